@@ -1,0 +1,149 @@
+#include "thread_pool.hpp"
+
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstdlib>
+#include <exception>
+#include <mutex>
+#include <stdexcept>
+#include <string>
+#include <system_error>
+#include <thread>
+#include <utility>
+
+namespace fusedx {
+namespace {
+
+inline void pause() {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
+#endif
+}
+
+// Returns once `value` differs from `old`: spins for about 50 us, then sleeps on a futex.
+void wait_while(const std::atomic<int>& value, int old) {
+    const auto until = std::chrono::steady_clock::now() + std::chrono::microseconds(50);
+    do {
+        for (int i = 0; i < 64; ++i) {
+            if (value.load(std::memory_order_acquire) != old) return;
+            pause();
+        }
+    } while (std::chrono::steady_clock::now() < until);
+    while (value.load(std::memory_order_acquire) == old) value.wait(old, std::memory_order_acquire);
+}
+
+class Pool {
+public:
+    explicit Pool(int threads) : pid(getpid()), threads_(threads) {}
+
+    const pid_t pid;  // threads do not survive a fork: another pid means another pool
+    std::mutex busy;  // held by the one caller whose parts the workers run
+
+    void run(int parts, void (*task)(void*, int), void* context) {  // `busy` is held
+        start();
+        task_ = task, context_ = context, parts_ = parts, failure_ = nullptr;
+        pending_.store(workers_, std::memory_order_relaxed);
+        round_.fetch_add(1, std::memory_order_release);
+        round_.notify_all();
+        work(0);
+        for (int part = workers_ + 1; part < parts; ++part) work(part);  // workers that the system refused to start
+        for (int left; (left = pending_.load(std::memory_order_acquire)) != 0;) wait_while(pending_, left);
+        if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
+    }
+
+private:
+    void start() {
+        if (started_) return;
+        started_ = true;
+        sigset_t every, before;  // signals belong to the caller's threads (Python's), never to a worker
+        sigfillset(&every);
+        pthread_sigmask(SIG_SETMASK, &every, &before);
+        try {
+            for (int i = 1; i < threads_; ++i) {
+                std::thread([this, i] { serve(i); }).detach();
+                ++workers_;
+            }
+        } catch (const std::system_error&) {  // no more threads to be had: go on with those that started
+        }
+        pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    }
+
+    void serve(int index) {
+        for (unsigned seen = 0;; ++seen) {  // wraps like round_; one round at a time: `run` waits for every worker before the next
+            wait_while(round_, static_cast<int>(seen));
+            work(index);
+            if (pending_.fetch_sub(1, std::memory_order_acq_rel) == 1) pending_.notify_all();
+        }
+    }
+
+    void work(int part) noexcept {
+        if (part >= parts_) return;
+        try {
+            task_(context_, part);
+        } catch (...) {
+            const std::lock_guard lock(failing_);
+            if (!failure_) failure_ = std::current_exception();
+        }
+    }
+
+    const int threads_;
+    bool started_ = false;
+    int workers_ = 0;
+    void (*task_)(void*, int) = nullptr;
+    void* context_ = nullptr;
+    int parts_ = 0;
+    std::mutex failing_;
+    std::exception_ptr failure_;
+    std::atomic<int> round_{0}, pending_{0};
+};
+
+int count_threads() {
+    if (const char* text = std::getenv("FUSEDX_THREADS"); text && *text) {
+        char* end = nullptr;
+        const long count = std::strtol(text, &end, 10);
+        if (*end || count < 1 || count > 1024)
+            throw std::invalid_argument("FUSEDX_THREADS=" + std::string(text) + ": expected a whole number from 1 to 1024");
+        return static_cast<int>(count);
+    }
+#if defined(__linux__)
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
+#endif
+    return std::max(1u, std::thread::hardware_concurrency());
+}
+
+// Lock-free on purpose: a lock could be held by a thread that the fork left behind.
+Pool& pool() {
+    static std::atomic<Pool*> current{nullptr};
+    Pool* found = current.load(std::memory_order_acquire);
+    while (!found || found->pid != getpid()) {
+        Pool* fresh = new Pool(pool_threads());
+        if (current.compare_exchange_strong(found, fresh, std::memory_order_acq_rel)) return *fresh;
+        delete fresh;  // another thread was first
+    }
+    return *found;
+}
+
+}  // namespace
+
+int pool_threads() {
+    static const int threads = count_threads();
+    return threads;
+}
+
+void run_parts(int parts, void (*task)(void*, int), void* context) {
+    if (parts > 1) {
+        Pool& shared = pool();
+        if (const std::unique_lock lock(shared.busy, std::try_to_lock); lock.owns_lock()) return shared.run(parts, task, context);
+    }
+    for (int part = 0; part < parts; ++part) task(context, part);
+}
+
+}  // namespace fusedx

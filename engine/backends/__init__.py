@@ -1,0 +1,71 @@
+"""Who evaluates the denoiser.  A backend is chosen by name from one table; an unavailable choice is an error that lists the rest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from fusedx.engine.denoiser import DenoiserTables
+from fusedx.engine.errors import UnavailableError
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What stays constant along a chain, one entry for each distinct (prior, feature) pair: M entries.
+
+    constant [M,F] = W1_p p, the constant half of layer 1; feature [M,F].
+    """
+
+    constant: np.ndarray
+    feature: np.ndarray
+
+
+class Denoiser(Protocol):
+    """eps(y, t; prior, feature) for rows that may each be of another image, draw, map point or timestep.
+
+    A row's result does not depend on which rows are evaluated beside it, to the last bit.
+    """
+
+    name: str
+
+    def condition(self, prior: np.ndarray, feature: np.ndarray) -> Condition:
+        """prior float64 [M,C], feature [M,F] -> the constant part of the chain."""
+
+    def eps(self, y: np.ndarray, step: np.ndarray, condition: Condition, entry: np.ndarray) -> np.ndarray:
+        """y float64 [R,C]; step int32 [R], row of the timestep tables; entry int32 [R], row of the condition -> float64 [R,C]."""
+
+
+def constant_half(weight_p: np.ndarray, prior: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """W1_p p for each entry, [M,F]: summed class by class in float64, so that an entry's bits do not depend on M."""
+    total = np.zeros((prior.shape[0], weight_p.shape[0]))
+    for c in range(prior.shape[1]):
+        total += prior[:, c, None] * weight_p[:, c].astype(np.float64)
+    return total.astype(dtype)
+
+
+def available() -> dict[str, str | None]:
+    """Backend name -> None when usable, otherwise the reason why not.  ``auto`` takes the first usable one."""
+    from fusedx.engine.backends import native
+
+    return {"native": native.why_not(), "python": None}
+
+
+def open_backend(name: str, tables: DenoiserTables) -> Denoiser:
+    """Denoiser by backend name or ``auto``."""
+    choices = available()
+    if name == "auto":
+        name = next(n for n, reason in choices.items() if reason is None)
+    if name not in choices:
+        raise UnavailableError(f"unknown backend {name!r}; there are: auto, {', '.join(choices)}")
+    if choices[name] is not None:
+        usable = ", ".join(n for n, reason in choices.items() if reason is None)
+        raise UnavailableError(f"backend {name!r} cannot run here: {choices[name]}. Usable: {usable}")
+    if name == "native":
+        from fusedx.engine.backends.native import NativeDenoiser
+
+        return NativeDenoiser(tables)
+    from fusedx.engine.backends.python import PythonDenoiser
+
+    return PythonDenoiser(tables)

@@ -1,0 +1,64 @@
+"""Who evaluates encoder.onnx.  Chosen by name from one table; an unavailable choice is an error that lists the rest."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from fusedx.engine.errors import UnavailableError
+
+
+class Encoder(Protocol):
+    """image -> prior, regions, features.
+
+    Convolution libraries change their summation order with the batch, so an encoder evaluates one image a request: the same
+    image gives the same bits alone and among others.
+    """
+
+    name: str
+    precision: str
+
+    def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """float32 [B,3,224,224], normalised -> every graph output by name, first dimension B."""
+
+
+#: name -> (module that it needs, how to get it); the first usable one is the default.
+_NEEDS = {
+    "openvino": ("openvino", "pip install openvino"),
+    "onnxruntime": ("onnxruntime", "pip install 'fusedx[onnxruntime]'"),
+    "torch": ("torch", "pip install 'fusedx[torch]'"),
+    "reference": ("numpy", ""),
+}
+
+
+def available() -> dict[str, str | None]:
+    """Encoder name -> None when usable, otherwise the reason why not."""
+    return {name: None if find_spec(module) else f"{module} is not installed ({how})" for name, (module, how) in _NEEDS.items()}
+
+
+def open_encoder(name: str, path: Path, threads: int | None = None) -> Encoder:
+    """Encoder by name, ready to run.  ``threads``: CPU threads a request may use, None for all."""
+    choices = available()
+    if name not in choices:
+        raise UnavailableError(f"unknown encoder {name!r}; there are: {', '.join(choices)}")
+    if choices[name] is not None:
+        usable = ", ".join(n for n, reason in choices.items() if reason is None)
+        raise UnavailableError(f"encoder {name!r} cannot run here: {choices[name]}. Usable: {usable}")
+    if name == "openvino":
+        from fusedx.engine.encoder.openvino import OpenVINOEncoder
+
+        return OpenVINOEncoder(path, threads)
+    if name == "onnxruntime":
+        from fusedx.engine.encoder.onnxruntime import ONNXRuntimeEncoder
+
+        return ONNXRuntimeEncoder(path, threads)
+    if name == "torch":
+        from fusedx.engine.encoder.torch import TorchEncoder
+
+        return TorchEncoder(path, threads)
+    from fusedx.engine.encoder.reference import ReferenceEncoder
+
+    return ReferenceEncoder.from_file(path, threads)

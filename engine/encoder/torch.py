@@ -1,0 +1,92 @@
+"""encoder.onnx by eager torch, operator by operator: one image a request."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from fusedx.engine.encoder import onnx_file
+from fusedx.engine.encoder.evaluate import evaluate
+
+
+class TorchEncoder:
+    """See :class:`fusedx.engine.encoder.Encoder`."""
+
+    name = "torch"
+    precision = "float32"
+
+    def __init__(self, path: Path, threads: int | None) -> None:
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self._graph = onnx_file.read(path)
+        self._constants: dict[str, Any] = {
+            # Shapes and axes stay numpy; they are arguments, not data.
+            name: array if array.dtype == np.int64 else torch.from_numpy(array.copy())
+            for name, array in self._graph.constants.items()
+        }
+
+    @torch.inference_mode()
+    def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        rows = []
+        for image in images:
+            x = torch.from_numpy(np.array(image[None], np.float32))
+            rows.append(evaluate(self._graph, self._constants, x, OPERATORS))
+        return {name: torch.cat([row[name] for row in rows]).numpy() for name in self._graph.outputs}
+
+
+def _conv(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None, **a: Any) -> torch.Tensor:
+    return F.conv2d(x, weight, bias, stride=a["strides"], padding=a["pads"][0])
+
+
+def _reshape(x: torch.Tensor, shape: np.ndarray) -> torch.Tensor:
+    return x.reshape([x.shape[i] if n == 0 else int(n) for i, n in enumerate(shape)])
+
+
+def _gather_nd(data: torch.Tensor, indices: torch.Tensor, *, batch_dims: int) -> torch.Tensor:
+    return torch.stack([rows[index[:, 0]] for rows, index in zip(data, indices, strict=True)])
+
+
+def _layer_norm(x: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor, *, axis: int, epsilon: float) -> torch.Tensor:
+    return F.layer_norm(x, x.shape[-1:], scale, shift, epsilon)
+
+
+def _reduce(method: str) -> Any:
+    return lambda x, *, axes, keepdims: getattr(torch, method)(x, dim=tuple(axes), keepdim=bool(keepdims))
+
+
+OPERATORS = {
+    "Add": torch.add,
+    "And": torch.logical_and,
+    "Cast": lambda x, *, to: x.to({"float": torch.float32, "int64": torch.int64}[to]),
+    "Concat": lambda *xs, axis: torch.cat(xs, dim=axis),
+    "Conv": _conv,
+    "Div": torch.div,
+    "Equal": torch.eq,
+    "Erf": torch.erf,
+    "Floor": torch.floor,
+    "Gather": lambda x, i, *, axis: x.select(axis, int(i)),
+    "GatherND": _gather_nd,
+    "Greater": torch.gt,
+    "Identity": lambda x: x,
+    "LayerNormalization": _layer_norm,
+    "MatMul": torch.matmul,
+    "MaxPool": lambda x, **a: F.max_pool2d(x, a["kernel_shape"], a["strides"], a["pads"][0]),
+    "Mul": torch.mul,
+    "Or": torch.logical_or,
+    "ReduceMax": _reduce("amax"),
+    "ReduceMean": _reduce("mean"),
+    "ReduceMin": _reduce("amin"),
+    "ReduceSum": lambda x, axes, *, keepdims: x.sum(dim=tuple(int(a) for a in axes), keepdim=bool(keepdims)),
+    "Relu": torch.relu,
+    "Reshape": _reshape,
+    "Sigmoid": torch.sigmoid,
+    "Softmax": lambda x, *, axis: torch.softmax(x, dim=axis),
+    "Sub": torch.sub,
+    "Tanh": torch.tanh,
+    "Transpose": lambda x, *, perm: x.permute(perm),
+    "Where": torch.where,
+}

@@ -1,0 +1,171 @@
+"""One compiled model, ready to run: preprocessed images in, chains and predictions out.
+
+    pixels -> encoder (once an image) -> noise -> sampler (all images, draws and steps through one denoiser) -> prediction
+
+``fusedx.Model`` wraps this with file reading and result objects; the reference model is the same class on float64 parts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from fusedx.engine import sampler
+from fusedx.engine.backends import Denoiser
+from fusedx.engine.encoder import Encoder
+from fusedx.engine.errors import ConfigError, FusedxError
+from fusedx.engine.manifest import IMAGE_SIZE, Network
+from fusedx.engine.noise import draw_noise
+from fusedx.engine.schedule import Schedule, ddim_coefficients, posterior_coefficients
+
+MAX_DRAWS = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One image.  probabilities, scores, prior float64 [C]; draw_scores float64 [D,C]; patch_locations int64 [6,2] (row, column, pixels)."""
+
+    probabilities: np.ndarray
+    scores: np.ndarray
+    prior: np.ndarray
+    draw_scores: np.ndarray
+    patch_locations: np.ndarray
+    saliency: np.ndarray
+
+
+class Engine:
+    """Network, schedule and task with an encoder and a denoiser.  Thread-safe as far as its encoder and denoiser are."""
+
+    def __init__(self, network: Network, schedule: Schedule, task: str, encoder: Encoder, denoiser: Denoiser) -> None:
+        self.network = network
+        self.schedule = schedule
+        self.task = task
+        self.encoder = encoder
+        self.denoiser = denoiser
+        self._v2 = network.family == "diffmic-v2"
+        self._posterior = None if self._v2 else posterior_coefficients(schedule)
+        self._ddim = ddim_coefficients(schedule) if self._v2 else None
+
+    def predict(self, images: np.ndarray, digests: list[str], *, seed: int, draws: int) -> tuple[list[Result], dict[str, float]]:
+        """images float32 [B,3,224,224], normalised; digests: SHA-256 of each image's decoded pixels, which keys its noise.
+
+        Returns results in order and the seconds spent on the whole batch by stage: encoder, chain.
+        """
+        if not isinstance(draws, int) or isinstance(draws, bool) or not 1 <= draws <= MAX_DRAWS:
+            raise ConfigError(f"draws must be an integer from 1 to {MAX_DRAWS}, got {draws!r}")
+        started = time.perf_counter()
+        encoded = self._encode(images)
+        encoder_done = time.perf_counter()
+        noise = np.stack([self.noise(d, seed=seed, draws=draws) for d in digests], axis=2)
+        chains = self._chains(encoded, noise, keep=False)
+        results = [self._result(encoded, chains.scores, i) for i in range(len(digests))]
+        return results, {"encoder": encoder_done - started, "chain": time.perf_counter() - encoder_done}
+
+    def trace(self, images: np.ndarray, noise: np.ndarray | tuple[np.ndarray, np.ndarray] | None = None, *, seed: int = 0) -> dict[str, np.ndarray]:
+        """Every intermediate array, named as in tests/golden/README.md; floating arrays of the chain are float64.
+
+        images float32 [B,3,224,224], already normalised.  noise: [T,B,C] (v1) or [2,B,C] = (u_global, u_local) (v2); None draws
+        it from ``seed`` and each image's own bytes.
+        """
+        images = self._checked_images(images)
+        if noise is None:
+            digests = [hashlib.sha256(np.ascontiguousarray(x, np.float32).tobytes()).hexdigest() for x in images]
+            z = np.stack([self.noise(d, seed=seed, draws=1) for d in digests], axis=2)
+        else:
+            z = self._checked_noise(noise, len(images))[:, None]
+        encoded = self._encode(images)
+        chains = self._chains(encoded, z, keep=True)
+        out = dict(encoded)
+        scores, states = chains.scores[0], chains.states[:, 0]
+        out |= {"betas": self.schedule.betas(), "y_final": scores, "probabilities": self._probabilities(scores)}
+        out["trajectory"] = sampler.dense_map(states) if self._v2 else states
+        if self._v2:
+            assert self._ddim is not None
+            out["prior_map"] = sampler.dense_map(sampler.dense_points(out["y_global"].astype(np.float64), out["y_local"].astype(np.float64)))
+            out["start_map"] = out["trajectory"][0]
+            out["y_final_map"] = out["trajectory"][-1]
+            out["prediction"] = scores
+            out["timesteps"] = self._ddim.timesteps
+        return out
+
+    def eps(self, trace: dict[str, np.ndarray], y: np.ndarray, step: int) -> np.ndarray:
+        """The denoiser alone, for a traced batch: y float64 [B,C] (v1) or [B,C,6,6] symmetric (v2), row ``step`` of the tables."""
+        if self._v2:
+            prior = sampler.dense_points(trace["y_global"].astype(np.float64), trace["y_local"].astype(np.float64))
+            feature = np.repeat(trace["fused_feature"], prior.shape[1], axis=0)
+            rows = np.moveaxis(y[..., 0, :], -1, -2)
+        else:
+            prior, feature, rows = trace["prior"].astype(np.float64), trace["feature"], y
+        classes = self.network.num_classes
+        condition = self.denoiser.condition(prior.reshape(-1, classes), feature)
+        entry = np.arange(rows.size // classes, dtype=np.int32)
+        eps = self.denoiser.eps(rows.reshape(-1, classes), np.full(entry.size, step, np.int32), condition, entry).reshape(rows.shape)
+        return sampler.dense_map(eps) if self._v2 else eps
+
+    def noise(self, image_sha256: str, *, seed: int, draws: int) -> np.ndarray:
+        """The noise of one image, float64 [T,D,C] (v1) or [2,D,C] (v2)."""
+        n = self.network
+        return draw_noise(n.family, self.schedule.steps, n.num_classes, image_sha256, seed=seed, draws=draws)
+
+    def _encode(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        encoded = self.encoder.run(images)
+        for name, array in encoded.items():
+            if not np.isfinite(array).all():
+                row = int(np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(axis=1))[0])
+                raise FusedxError(f"the encoder's {name} is not finite for image {row} of the batch; is the input finite and normalised?")
+        return encoded
+
+    def _chains(self, encoded: dict[str, np.ndarray], noise: np.ndarray, *, keep: bool) -> sampler.Chains:
+        if self._ddim is not None:
+            y_global, y_local = (encoded[k].astype(np.float64) for k in ("y_global", "y_local"))
+            return sampler.ddim_chain(self.denoiser, self._ddim, y_global, y_local, encoded["fused_feature"], noise, keep=keep)
+        assert self._posterior is not None
+        prior = encoded["prior"].astype(np.float64)
+        return sampler.posterior_chain(
+            self.denoiser, self._posterior, prior, encoded["feature"], noise, noise_prior=self.network.noise_prior, keep=keep
+        )
+
+    def _result(self, encoded: dict[str, np.ndarray], draw_scores: np.ndarray, i: int) -> Result:
+        own = draw_scores[:, i]
+        scores = own.mean(axis=0)
+        return Result(
+            probabilities=self._probabilities(scores),
+            scores=scores,
+            prior=encoded["prior"][i].astype(np.float64),
+            draw_scores=own,
+            patch_locations=encoded["patch_locations"][i],
+            saliency=encoded["saliency"][i],
+        )
+
+    def _probabilities(self, scores: np.ndarray) -> np.ndarray:
+        """[...,C] -> [...,C]: softmax, or for multi-label tasks each score clipped to [0,1]."""
+        if self.task == "multilabel":
+            return np.clip(scores, 0.0, 1.0)
+        e = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        return e / e.sum(axis=-1, keepdims=True)
+
+    def _checked_images(self, images: np.ndarray) -> np.ndarray:
+        images = np.asarray(images)
+        if images.ndim != 4 or images.shape[1:] != (3, IMAGE_SIZE, IMAGE_SIZE) or not np.issubdtype(images.dtype, np.floating):
+            raise ConfigError(
+                f"x must be floating point [B,3,{IMAGE_SIZE},{IMAGE_SIZE}], already normalised; got {images.dtype} {list(images.shape)}"
+            )
+        if len(images) == 0:
+            raise ConfigError("x is an empty batch")
+        if not np.isfinite(images).all():
+            raise ConfigError("x has NaN or infinite values")
+        return images.astype(np.float32, copy=False)
+
+    def _checked_noise(self, noise: np.ndarray | tuple[np.ndarray, np.ndarray], batch: int) -> np.ndarray:
+        z = np.asarray(noise, np.float64)
+        rows = 2 if self._v2 else self.schedule.steps
+        expected = (rows, batch, self.network.num_classes)
+        if z.shape != expected:
+            what = "(u_global, u_local)" if self._v2 else "[steps, batch, classes]"
+            raise ConfigError(f"noise must have shape {list(expected)} = {what}; got {list(z.shape)}")
+        if not np.isfinite(z).all():
+            raise ConfigError("noise has NaN or infinite values")
+        return z

@@ -1,0 +1,211 @@
+"""What a compiled model says about itself: manifest.json as frozen dataclasses, validated once, unknown keys refused."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import typing
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from typing import Any
+
+from fusedx.engine.errors import ConfigError, ModelFormatError
+from fusedx.engine.schedule import Schedule
+
+FORMAT = "fusedx-compiled-model"
+FORMAT_VERSION = 1
+
+IMAGE_SIZE = 224
+GRID = 7
+REGIONS = 6
+MAP_POINTS = 6
+FAMILIES = ("diffmic-v1", "diffmic-v2")
+BACKBONES = ("resnet18", "resnet50")
+TASKS = ("multiclass", "multilabel")
+MAX_CLASSES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """Shape of the networks.  Published values: backbone_width 64, feature_dim 6144, ViT 384 wide and 12 deep."""
+
+    family: str
+    num_classes: int
+    feature_dim: int
+    prior_arch: str
+    feature_arch: str
+    backbone_width: int
+    include_guidance: bool = True
+    noise_prior: bool = False
+    vit_width: int = 0
+    vit_depth: int = 0
+
+    def __post_init__(self) -> None:
+        _one_of("family", self.family, FAMILIES)
+        _one_of("prior_arch", self.prior_arch, BACKBONES)
+        _one_of("feature_arch", self.feature_arch, BACKBONES)
+        _within("num_classes", self.num_classes, 2, MAX_CLASSES)
+        _within("feature_dim", self.feature_dim, 1, 1 << 17)
+        _within("backbone_width", self.backbone_width, 1, 4096)
+        if self.family == "diffmic-v2":
+            _within("vit_width", self.vit_width, 64, 1 << 14)
+            _within("vit_depth", self.vit_depth, 1, 200)
+            if self.vit_width % 64:
+                raise ConfigError(f"vit_width must be a multiple of 64 (the head width), got {self.vit_width}")
+            if self.noise_prior or not self.include_guidance:
+                raise ConfigError("diffmic-v2 has neither noise_prior nor include_guidance: false")
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """How decoded pixels become the network's input; engine/preprocess.py does exactly this, so other values are refused.
+
+    ``exif_orientation`` is the one choice: ignore (as published) or apply.
+    """
+
+    color: str = "RGB, 8 bits, alpha dropped"
+    crop: str = "center square, corner at round((width - side) / 2), round((height - side) / 2), half to even"
+    size: int = IMAGE_SIZE
+    resize: str = "bilinear, antialiased, on 8-bit values, horizontal pass first, as Pillow"
+    scale: str = "value / 255, then (value - mean) / std, float32"
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    exif_orientation: str = "ignore"
+
+    def __post_init__(self) -> None:
+        _one_of("exif_orientation", self.exif_orientation, ("ignore", "apply"))
+        for f in fields(self):
+            if f.name != "exif_orientation" and getattr(self, f.name) != f.default:
+                raise ConfigError(f"preprocessing.{f.name} is {getattr(self, f.name)!r}; this fusedx computes {f.default!r} only")
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """Size and SHA-256 of one file."""
+
+    sha256: str
+    bytes: int
+
+    def __post_init__(self) -> None:
+        if len(self.sha256) != 64 or set(self.sha256) - set("0123456789abcdef"):
+            raise ConfigError(f"not a SHA-256 in hexadecimal: {self.sha256[:80]!r}")
+        _within("bytes", self.bytes, 0, 1 << 50)
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """manifest.json.  ``probabilities`` and ``metrics`` are statements for people; everything else is acted upon."""
+
+    network: Network
+    task: str
+    classes: tuple[str, ...]
+    class_source: str
+    schedule: Schedule
+    preprocessing: Preprocessing
+    probabilities: str
+    precision: str
+    default_draws: int
+    default_seed: int
+    source: dict[str, FileEntry]
+    files: dict[str, FileEntry]
+    versions: dict[str, str]
+    notes: tuple[str, ...] = ()
+    metrics: dict[str, Any] = field(default_factory=dict)
+    format: str = FORMAT
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        _one_of("task", self.task, TASKS)
+        _one_of("precision", self.precision, ("fp32",))
+        _within("default_draws", self.default_draws, 1, 1 << 20)
+        _within("default_seed", self.default_seed, 0, (1 << 64) - 1)
+        if len(self.classes) != self.network.num_classes:
+            raise ConfigError(f"{len(self.classes)} class names for {self.network.num_classes} classes")
+        if len(set(self.classes)) != len(self.classes) or not all(c.strip() for c in self.classes):
+            raise ConfigError(f"class names must be distinct and not empty: {list(self.classes)}")
+
+    @property
+    def family(self) -> str:
+        """diffmic-v1 or diffmic-v2."""
+        return self.network.family
+
+    def to_json(self) -> str:
+        """Text of manifest.json; equal manifests give equal bytes."""
+        data = asdict(self)
+        family = data["network"].pop("family")
+        head = {"format": data.pop("format"), "format_version": data.pop("format_version"), "family": family}
+        return json.dumps(head | data, indent=1, ensure_ascii=False) + "\n"
+
+    @staticmethod
+    def from_json(text: str) -> Manifest:
+        """Parse and validate; ModelFormatError says which key is wrong, and a newer format is refused first."""
+        try:
+            data = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ModelFormatError(f"manifest.json is not JSON: {error}") from None
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise ModelFormatError(f"manifest.json does not describe a fusedx model (its \"format\" is not {FORMAT!r})")
+        version = data.get("format_version")
+        if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+            raise ModelFormatError(f"manifest.json has no valid format_version: {version!r}")
+        if version > FORMAT_VERSION:
+            raise ModelFormatError(
+                f"the model has format {version} and this fusedx reads up to {FORMAT_VERSION}: "
+                "upgrade fusedx, or compile the checkpoint again with this version"
+            )
+        family = data.pop("family", None)
+        if isinstance(data.get("network"), dict):
+            data["network"] = {"family": family} | data["network"]
+        try:
+            return from_dict(Manifest, data, "manifest")
+        except ConfigError as error:
+            raise ModelFormatError(f"manifest.json: {error}") from None
+
+
+def from_dict(kind: Any, value: Any, where: str) -> Any:
+    """Build a value of type ``kind`` from parsed JSON; ConfigError names the place, the type wanted and the nearest key."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return value
+    if is_dataclass(kind):
+        return _dataclass_from(kind, value, where)
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise ConfigError(f"{where} must be a list, got {type(value).__name__}")
+        if arguments[-1] is not Ellipsis and len(value) != len(arguments):
+            raise ConfigError(f"{where} must have {len(arguments)} entries, got {len(value)}")
+        return tuple(from_dict(arguments[0], v, f"{where}[{i}]") for i, v in enumerate(value))
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise ConfigError(f"{where} must be an object, got {type(value).__name__}")
+        return {k: from_dict(arguments[1], v, f"{where}.{k}") for k, v in value.items()}
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise ConfigError(f"{where} must be {kind.__name__}, got {type(value).__name__}")
+    return value
+
+
+def _dataclass_from(kind: Any, value: Any, where: str) -> Any:
+    if not isinstance(value, dict):
+        raise ConfigError(f"{where} must be an object, got {type(value).__name__}")
+    hints = typing.get_type_hints(kind)
+    known = {f.name: f for f in fields(kind)}
+    for key in value:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            raise ConfigError(f"{where} has an unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+    missing = [n for n, f in known.items() if n not in value and f.default is MISSING and f.default_factory is MISSING]
+    if missing:
+        raise ConfigError(f"{where} lacks {', '.join(missing)}")
+    return kind(**{k: from_dict(hints[k], v, f"{where}.{k}") for k, v in value.items()})
+
+
+def _one_of(name: str, value: object, allowed: typing.Collection[object]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{name} must be one of {', '.join(map(str, allowed))}; got {value!r}")
+
+
+def _within(name: str, value: int, low: int, high: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise ConfigError(f"{name} must be an integer from {low} to {high}, got {value!r}")
+

@@ -1,0 +1,40 @@
+"""Giving back pages of memory-mapped files once their contents have been packed elsewhere.
+
+The pages stay in the system's cache and come back by themselves if they are read again; only this process's resident memory
+shrinks.  Where the system offers no such call, nothing happens.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import mmap
+from pathlib import Path
+
+import numpy as np
+
+_MADV_DONTNEED = getattr(mmap, "MADV_DONTNEED", None)
+
+
+def release_pages(array: np.ndarray) -> None:
+    """Release the whole mapped file that ``array`` is a view of; arrays of ordinary memory are left alone."""
+    base: object = array
+    while base is not None and not isinstance(base, mmap.mmap):
+        base = base.obj if isinstance(base, memoryview) else getattr(base, "base", None)
+    if isinstance(base, mmap.mmap) and _MADV_DONTNEED is not None:
+        base.madvise(_MADV_DONTNEED)
+
+
+def release_file_pages(path: Path) -> None:
+    """Release every read-only mapping that this process, a library included, has of ``path`` (Linux)."""
+    if _MADV_DONTNEED is None or not Path("/proc/self/maps").exists():
+        return
+    libc = ctypes.CDLL(None)
+    libc.madvise.argtypes = [ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int]
+    target = str(path.resolve())
+    with contextlib.suppress(OSError), open("/proc/self/maps") as maps:
+        for line in maps:
+            fields = line.rstrip("\n").split(maxsplit=5)
+            if len(fields) == 6 and fields[5] == target and fields[1].startswith("r-"):
+                start, end = (int(n, 16) for n in fields[0].split("-"))
+                libc.madvise(start, end - start, _MADV_DONTNEED)

@@ -1,0 +1,36 @@
+"""The noise of a chain: a pure function of (seed, image, draw, step, class), and of nothing else.
+
+So a prediction never depends on batch size, order, sharding or resume.  The generator is Philox4x32-10 (Salmon et al., SC'11),
+keyed by the seed and the SHA-256 of the decoded pixels; its counter is (draw, step, class, 0).
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+from fusedx.engine.errors import ConfigError
+from fusedx.kernels import philox
+
+MAX_SEED = (1 << 64) - 1
+
+
+def noise_key(seed: int, image_sha256: str) -> np.ndarray:
+    """uint32 [2]: the first 8 bytes of SHA-256("fusedx-noise-1" | seed, 8 bytes little-endian | image digest, 32 bytes)."""
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed <= MAX_SEED:
+        raise ConfigError(f"seed must be an integer from 0 to 2^64-1, got {seed!r}")
+    digest = hashlib.sha256(b"fusedx-noise-1" + seed.to_bytes(8, "little") + bytes.fromhex(image_sha256)).digest()
+    return np.frombuffer(digest[:8], "<u4").astype(np.uint32)
+
+
+def draw_noise(family: str, steps: int, classes: int, image_sha256: str, *, seed: int, draws: int) -> np.ndarray:
+    """float64 [T,D,C] standard normal for DiffMIC, [2,D,C] uniform on [0,1) for DiffMIC-v2."""
+    v2 = family == "diffmic-v2"
+    rows = 2 if v2 else steps
+    counters = np.zeros((rows, draws, classes, 4), np.uint32)
+    counters[..., 0] = np.arange(draws, dtype=np.uint32)[:, None]
+    counters[..., 1] = np.arange(rows, dtype=np.uint32)[:, None, None]
+    counters[..., 2] = np.arange(classes, dtype=np.uint32)
+    sample = philox.uniform if v2 else philox.normal
+    return sample(noise_key(seed, image_sha256), counters.reshape(-1, 4)).reshape(rows, draws, classes)

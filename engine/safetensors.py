@@ -1,0 +1,61 @@
+"""Memory-mapped reading of a .safetensors file.
+
+The safetensors package copies each tensor when it reads for numpy; a denoiser of several hundred megabytes is mapped here
+instead, and paged in by whoever packs it.  Only what the format promises is accepted: contiguous, non-overlapping float32.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import struct
+from pathlib import Path
+
+import numpy as np
+
+from fusedx.engine.errors import ModelFormatError
+
+_MAX_HEADER = 100 << 20
+_DTYPES = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
+
+
+def read(path: Path) -> dict[str, np.ndarray]:
+    """Name -> read-only array that views the file; ModelFormatError where the file breaks the format."""
+    try:
+        with path.open("rb") as f:
+            buffer = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
+        if len(buffer) < 8:
+            raise ValueError("shorter than its header")
+        (size,) = struct.unpack_from("<Q", buffer, 0)
+        if size > min(_MAX_HEADER, len(buffer) - 8):
+            raise ValueError(f"header of {size} bytes in a file of {len(buffer)}")
+        header = json.loads(buffer[8 : 8 + size])
+        if not isinstance(header, dict):
+            raise ValueError("the header is not an object")
+        header.pop("__metadata__", None)
+        return _tensors(memoryview(buffer)[8 + size :], header)
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
+        raise ModelFormatError(f"{path.name} is not a valid safetensors file: {error}") from None
+
+
+def _tensors(data: memoryview, header: dict[str, dict[str, object]]) -> dict[str, np.ndarray]:
+    arrays: dict[str, np.ndarray] = {}
+    spans = []
+    for name, entry in header.items():
+        dtype = _DTYPES.get(str(entry["dtype"]))
+        if dtype is None:
+            raise ValueError(f"{name} has dtype {entry['dtype']!r}; expected {' or '.join(_DTYPES)}")
+        shape, (start, end) = entry["shape"], entry["data_offsets"]  # type: ignore[misc]
+        if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in [*shape, start, end]):
+            raise ValueError(f"{name} has a malformed shape or offsets")
+        count = 1
+        for n in shape:
+            count *= n
+        if end > len(data) or end - start != count * dtype.itemsize:
+            raise ValueError(f"{name} does not fit: shape {shape}, bytes {start} to {end} of {len(data)}")
+        spans.append((start, end))
+        arrays[name] = np.frombuffer(data[start:end], dtype).reshape(shape)
+    spans.sort()
+    if any(a[1] > b[0] for a, b in zip(spans, spans[1:], strict=False)):
+        raise ValueError("tensors overlap")
+    return arrays

@@ -1,0 +1,71 @@
+// Cuts a layer into blocks of rows and shares of panels; the arithmetic is in panels.cpp.
+#include "conditional_layer.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "thread_pool.hpp"
+
+namespace fusedx {
+namespace {
+
+const LayerKernel& kernel_for(Isa isa) {
+#if defined(FUSEDX_HAS_X86)
+    if (isa == Isa::avx512) return avx512::layer_kernel;
+    if (isa == Isa::avx2) return avx2::layer_kernel;
+#endif
+    (void)isa;
+    return baseline::layer_kernel;
+}
+
+// A row of K floats apart by a power of two would put all rows of a block in one cache set; side by side they stream.
+void interleave(const Layer& layer, const RowBlocks& blocks, int64_t block, float* to) {
+    const int64_t begin = blocks.first(block), count = blocks.first(block + 1) - begin;
+    const float* from = layer.u + (blocks.first_row + begin) * layer.u_stride;
+    to += begin * layer.inputs;
+    if (count == 1) {
+        std::memcpy(to, from, layer.inputs * sizeof(float));
+        return;
+    }
+    for (int64_t k = 0; k < layer.inputs; ++k)
+        for (int64_t r = 0; r < count; ++r) to[k * count + r] = from[r * layer.u_stride + k];
+}
+
+}  // namespace
+
+void conditional_layer(const Layer& layer, Isa isa) {
+    const LayerKernel& kernel = kernel_for(isa);
+    const int64_t panels = (layer.outputs + kPanel - 1) / kPanel;
+    const int64_t groups = (layer.rows + kMostRows - 1) / kMostRows;
+    thread_local std::vector<float> scratch;
+    for (int64_t group = 0; group < groups; ++group) {
+        const int64_t first = layer.rows * group / groups, rows = layer.rows * (group + 1) / groups - first;
+        scratch.resize(std::max<size_t>(scratch.size(), rows * layer.inputs));
+        float* const interleaved = scratch.data();
+        const RowBlocks blocks{first, rows, (rows + kernel.max_rows - 1) / kernel.max_rows, interleaved};
+        parallel_for(blocks.blocks, rows * layer.inputs, [&](int64_t begin, int64_t end) {
+            for (int64_t block = begin; block < end; ++block) interleave(layer, blocks, block, interleaved);
+        });
+        parallel_for(panels, rows * layer.inputs * layer.outputs,
+                     [&](int64_t begin, int64_t end) { kernel.panels(layer, blocks, begin, end); });
+    }
+}
+
+void pack_panels(const float* weight, int64_t stride, int64_t outputs, int64_t inputs, float* panels) {
+    constexpr int64_t kTile = 16;  // one cache line of each of 32 source rows, written as 16 lines in a row
+    parallel_for((outputs + kPanel - 1) / kPanel, inputs * outputs, [&](int64_t begin, int64_t end) {
+        for (int64_t panel = begin; panel < end; ++panel) {
+            const int64_t valid = std::min<int64_t>(kPanel, outputs - panel * kPanel);
+            const float* from = weight + panel * kPanel * stride;
+            float* to = panels + panel * inputs * kPanel;
+            for (int64_t k0 = 0; k0 < inputs; k0 += kTile)
+                for (int64_t k = k0; k < std::min(k0 + kTile, inputs); ++k) {
+                    for (int64_t j = 0; j < valid; ++j) to[k * kPanel + j] = from[j * stride + k];
+                    for (int64_t j = valid; j < kPanel; ++j) to[k * kPanel + j] = 0.0f;
+                }
+        }
+    });
+}
+
+}  // namespace fusedx

@@ -1,0 +1,36 @@
+"""One conditional layer of the denoiser, written for reading.
+
+    out[r, n] = softplus(a[t_r, n] * (sum_k W[n, k] u[r, k] + h[i_r, n]) + c[t_r, n]) * f[i_r, n]
+
+a and c fold the layer's bias, its embedding of the time step and its batch normalisation (``spec/exact-savings.md``:
+a_t = E[t] * bn_scale, c_t = E[t] * b * bn_scale + bn_shift); h is the constant part of the product, W1_p p, and f the
+image feature.  softplus is PyTorch's: log(1 + exp(x)), and x itself above the threshold of 20.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def conditional_layer(
+    u: np.ndarray,
+    weight: np.ndarray,
+    a: np.ndarray,
+    c: np.ndarray,
+    t: np.ndarray,
+    *,
+    h: np.ndarray | None = None,
+    f: np.ndarray | None = None,
+    image: np.ndarray | None = None,
+) -> np.ndarray:
+    """u [R, K], weight [N, K], a and c [T, N], t int [R], h and f [I, N], image int [R] -> [R, N]."""
+    x = u @ weight.T
+    if h is not None:
+        x = x + h[image]
+    x = softplus(a[t] * x + c[t])
+    return x if f is None else x * f[image]
+
+
+def softplus(x: np.ndarray) -> np.ndarray:
+    """log(1 + exp(x)) without overflow; linear above 20."""
+    return np.where(x > 20, x, np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x))))

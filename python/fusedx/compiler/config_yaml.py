@@ -1,0 +1,44 @@
+"""Reads config.yml as the DiffMIC training run saves it: YAML whose mappings carry one Python tag, and no other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fusedx.engine.errors import CheckpointError, UnavailableError
+
+#: The only tag that is accepted, and it becomes a plain mapping: nothing is constructed from its name.
+NAMESPACE_TAG = "tag:yaml.org,2002:python/object:argparse.Namespace"
+_MAX_BYTES = 1 << 20
+
+
+def load(path: Path) -> dict[str, Any]:
+    """The configuration as nested dicts, lists and scalars."""
+    try:
+        import yaml
+    except ImportError:
+        raise UnavailableError("compiling a checkpoint needs pyyaml: pip install 'fusedx[compile]'") from None
+
+    class Loader(yaml.SafeLoader):
+        """SafeLoader plus the one tag; aliases are refused, because they make a small file expand without bound."""
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.events.AliasEvent):
+                raise yaml.YAMLError("aliases are not accepted")
+            return super().compose_node(parent, index)
+
+    Loader.add_constructor(NAMESPACE_TAG, lambda loader, node: loader.construct_mapping(node, deep=True))
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise CheckpointError(f"{path} is larger than 1 MiB, which no training configuration is")
+        value = yaml.load(path.read_text(encoding="utf-8"), Loader=Loader)  # noqa: S506: the loader above is a restricted SafeLoader
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, TypeError, RecursionError, AttributeError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        text = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"{path} is refused: {text}. Only plain YAML and the argparse.Namespace tag are read") from None
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from None
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} is not a mapping")
+    return value

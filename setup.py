@@ -1,0 +1,115 @@
+"""Builds fusedx._native with CMake, as far as FUSEDX_NATIVE asks for it; everything else is in pyproject.toml.
+
+FUSEDX_NATIVE unset: try, and install as pure Python with one clear line when it does not work; 0: do not try;
+1: fail when it does not work.  The outcome is written to fusedx/_build_info.json, which ``fusedx doctor`` reads.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).resolve().parent
+
+
+class NativeBuildError(Exception):
+    """The compiled module could not be built; the text is the reason, in one line."""
+
+
+class BuildNative(build_ext):
+    """One CMake build in place of setuptools' own compiler."""
+
+    def run(self) -> None:
+        mode = os.environ.get("FUSEDX_NATIVE", "")
+        if mode not in ("", "0", "1"):
+            raise SystemExit(f"FUSEDX_NATIVE={mode}: expected 0 (off), 1 (required) or unset (best effort)")
+        info = {"native": False, "reason": "switched off by FUSEDX_NATIVE=0", "compiler": None, "isas": []}
+        built: list[Path] = []
+        if mode != "0":
+            try:
+                built, found = compile_native(Path(self.build_temp).resolve() / "cmake")
+                info.update(native=True, reason=None, **found)
+            except NativeBuildError as error:
+                if mode == "1":
+                    raise SystemExit(f"fusedx: the native module is required (FUSEDX_NATIVE=1) and {error}") from None
+                print(f"fusedx: installing without the native module: {error}", file=sys.stderr, flush=True)
+                info["reason"] = str(error)
+        in_tree = self.inplace or self.editable_mode
+        folder = ROOT / "python" / "fusedx" if in_tree else Path(self.build_lib) / "fusedx"
+        folder.mkdir(parents=True, exist_ok=True)
+        for stale in folder.glob("_native*"):
+            stale.unlink()
+        self.made = [str(shutil.copy2(file, folder)) for file in built]
+        record = folder / "_build_info.json"
+        record.write_text(json.dumps(info, indent=1) + "\n")
+        self.made.append(str(record))
+        if not built:
+            self.distribution.ext_modules = None  # nothing here depends on the platform: see BuildWheel
+
+    def get_outputs(self) -> list[str]:
+        return list(getattr(self, "made", []))
+
+    def get_output_mapping(self) -> dict[str, str]:
+        return {}
+
+    def get_source_files(self) -> list[str]:
+        return []  # MANIFEST.in names them
+
+
+class BuildWheel(bdist_wheel):
+    """A wheel for this platform when the native module was built, else one for every platform."""
+
+    def run(self) -> None:
+        self.run_command("build_ext")
+        self.root_is_pure = not self.distribution.has_ext_modules()
+        super().run()
+
+
+def compile_native(build: Path) -> tuple[list[Path], dict[str, object]]:
+    """Configures and builds the module in ``build``: its files, and the compiler and instruction sets."""
+    cmake = shutil.which("cmake")
+    if not cmake:
+        raise NativeBuildError("cmake is not on the path")
+    try:
+        import pybind11
+    except ImportError:
+        raise NativeBuildError("the Python package pybind11 is not installed") from None
+    shutil.rmtree(build, ignore_errors=True)  # an isolated build leaves paths of tools that are gone
+    build.mkdir(parents=True)
+    ninja = shutil.which("ninja")
+    generator = ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"] if ninja else []
+    python = [f"-DPython_EXECUTABLE={sys.executable}", f"-Dpybind11_DIR={pybind11.get_cmake_dir()}"]
+    log = build / "build.log"
+    run_logged([cmake, "-S", str(ROOT), "-B", str(build), "-DCMAKE_BUILD_TYPE=Release", *generator, *python], log, "configuring failed")
+    run_logged([cmake, "--build", str(build), "--parallel", str(os.cpu_count() or 1)], log, "compiling failed")
+    built = sorted(build.glob("_native*.so")) + sorted(build.glob("_native*.pyd"))
+    if not built:
+        raise NativeBuildError(f"CMake found no Python or pybind11 to build against (log: {log})")
+    return built, json.loads((build / "built_with.json").read_text())
+
+
+def run_logged(command: list[str], log: Path, problem: str) -> None:
+    """Runs ``command`` with its output in ``log``; a failure names the line of the output that says why."""
+    result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+    with log.open("a") as file:
+        file.write(result.stdout)
+    if result.returncode:
+        lines = [line.strip() for line in result.stdout.splitlines() if line.strip()]
+        telling = ("is not able to compile", "not a full path", "could not find compiler", "No CMAKE_CXX_COMPILER", "rror:", "rror at")
+        why = next((line for key in telling for line in lines if key in line), lines[-1] if lines else "no output")
+        compiler = os.environ.get("CXX")
+        raise NativeBuildError(f"{problem}{f' with CXX={compiler}' if compiler else ''}: {why} (log: {log})")
+
+
+setup(
+    ext_modules=[Extension("fusedx._native", sources=[])],  # tells setuptools that a native module may exist
+    cmdclass={"build_ext": BuildNative, "bdist_wheel": BuildWheel},
+)

@@ -1,0 +1,146 @@
+"""The thread pool where pools usually break: two callers, fork, settings, failures, exit."""
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fusedx.kernels import _loader
+from fusedx.kernels import conditional_layer as layer
+
+pytestmark = pytest.mark.skipif(_loader.native is None, reason=f"fusedx._native is not built: {_loader.reason}")
+PACKAGES = Path(__file__).resolve().parents[2] / "python"
+
+WORK = """
+import os, sys, threading
+import numpy as np
+from fusedx import _native
+from fusedx.kernels import conditional_layer as layer
+rng = np.random.default_rng(0)
+weight = rng.standard_normal((1027, 700), np.float32)
+panels = layer.pack(weight)
+u = rng.standard_normal((5, 700), np.float32)
+a = rng.standard_normal((1, 1027), np.float32)
+def work():
+    return layer.run(u, panels, a, a, np.zeros(5, np.int32)).tobytes()
+"""
+
+
+def python(code: str, **environment: str) -> subprocess.CompletedProcess:
+    env = {**os.environ, "PYTHONPATH": str(PACKAGES), **environment}
+    return subprocess.run([sys.executable, "-c", WORK + code], env=env, capture_output=True, text=True, timeout=120)
+
+
+def printed(code: str, **environment: str) -> str:
+    result = python(code, **environment)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 64])
+def test_every_part_runs_once(parts):
+    for _ in range(50):
+        assert _loader.native._pool_probe(parts) == [1] * parts
+
+
+@pytest.mark.parametrize("part", [0, 1, 2])
+def test_a_failing_part_is_reported_and_the_pool_lives_on(part):
+    with pytest.raises(RuntimeError, match=f"part {part} failed as asked"):
+        _loader.native._pool_probe(3, part)
+    assert _loader.native._pool_probe(3) == [1, 1, 1]
+
+
+def test_python_threads_at_once():
+    rng = np.random.default_rng(0)
+    weight, u = rng.standard_normal((1027, 700), np.float32), rng.standard_normal((5, 700), np.float32)
+    a, t = rng.standard_normal((1, 1027), np.float32), np.zeros(5, np.int32)
+    panels = layer.pack(weight)
+    expected, wrong = layer.run(u, panels, a, a, t), []
+
+    def work():
+        for _ in range(40):
+            if not np.array_equal(layer.run(u, panels, a, a, t), expected):
+                wrong.append(threading.get_ident())
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not wrong and not any(thread.is_alive() for thread in threads)
+
+
+@pytest.mark.parametrize("threads", ["1", "2", "3", "5"])
+def test_the_number_of_threads_is_obeyed_and_changes_no_bit(threads):
+    code = "import hashlib; print(_native.threads(), hashlib.sha256(work()).hexdigest(), len(os.listdir('/proc/self/task')))"
+    count, digest, tasks = printed(code, FUSEDX_THREADS=threads, OPENBLAS_NUM_THREADS="1").split()
+    assert count == threads and int(tasks) == int(threads)
+    assert digest == printed("import hashlib; print(hashlib.sha256(work()).hexdigest())", FUSEDX_THREADS="2")
+
+
+def test_without_a_setting_the_affinity_mask_counts():
+    code = f"import os; os.sched_setaffinity(0, {{{min(os.sched_getaffinity(0))}}}); from fusedx import _native; print(_native.threads())"
+    env = {**os.environ, "PYTHONPATH": str(PACKAGES), "FUSEDX_THREADS": ""}
+    result = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60)
+    assert result.stdout.strip() == "1", result.stderr
+    assert printed("print(_native.threads())", FUSEDX_THREADS="") == str(len(os.sched_getaffinity(0)))
+
+
+@pytest.mark.parametrize("setting", ["0", "-1", "two", "1025", "2x"])
+def test_an_impossible_number_of_threads_is_an_error(setting):
+    result = python("", FUSEDX_THREADS=setting)
+    assert result.returncode == 1 and f"ValueError: FUSEDX_THREADS={setting}: expected a whole number" in result.stderr
+
+
+def test_fork_gives_the_child_a_pool_of_its_own():
+    code = """
+expected = work()
+for _ in range(3):
+    child = os.fork()
+    if child == 0:
+        grandchild = os.fork()
+        good = work() == expected and len(os.listdir('/proc/self/task')) == 2
+        if grandchild:
+            good = good and os.waitpid(grandchild, 0)[1] == 0
+        os._exit(0 if good else 7)
+    assert os.waitpid(child, 0)[1] == 0
+    assert work() == expected
+print('good')
+"""
+    assert printed(code, FUSEDX_THREADS="2", OPENBLAS_NUM_THREADS="1") == "good"
+
+
+def test_fork_while_another_thread_uses_the_pool():
+    code = """
+import warnings; warnings.simplefilter('ignore')
+expected, stop = work(), threading.Event()
+def busy():
+    while not stop.is_set(): work()
+thread = threading.Thread(target=busy); thread.start()
+for _ in range(10):
+    child = os.fork()
+    if child == 0: os._exit(0 if work() == expected else 7)
+    assert os.waitpid(child, 0)[1] == 0
+stop.set(); thread.join(); print('good')
+"""
+    assert printed(code, FUSEDX_THREADS="2", OPENBLAS_NUM_THREADS="1") == "good"
+
+
+@pytest.mark.parametrize("ending", [
+    "", "sys.exit(0)", "threading.Thread(target=lambda: [work() for _ in range(200)], daemon=True).start()",
+])
+def test_exit_neither_hangs_nor_crashes(ending):
+    printed(f"work()\n{ending}", FUSEDX_THREADS="4")
+
+
+@pytest.mark.parametrize("isa", _loader.native.isas() if _loader.native else ())
+def test_the_environment_chooses_the_instruction_set(isa):
+    assert printed("print(_native.isa())", FUSEDX_ISA=isa) == isa
+
+
+def test_an_impossible_instruction_set_lists_what_is_available():
+    result = python("work()", FUSEDX_ISA="sse9")
+    assert "ValueError: FUSEDX_ISA=sse9 is not available on this machine; available: " in result.stderr and "baseline" in result.stderr
