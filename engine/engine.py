@@ -129,7 +129,7 @@ class Engine:
         )
 
     def _result(self, encoded: dict[str, np.ndarray], draw_scores: np.ndarray, i: int) -> Result:
-        own = draw_scores[:, i]
+        own = np.ascontiguousarray(draw_scores[:, i])  # one memory layout, so one summation order, whatever the batch
         scores = own.mean(axis=0)
         return Result(
             probabilities=self._probabilities(scores),

@@ -1,0 +1,234 @@
+"""A loaded model: pictures in, predictions out."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+
+import fusedx
+from fusedx.engine.backends import open_backend
+from fusedx.engine.compiled import CompiledModel, open_model
+from fusedx.engine.encoder import open_encoder
+from fusedx.engine.engine import Engine, Result
+from fusedx.engine.errors import ConfigError, InputError, UnavailableError
+from fusedx.engine.manifest import Manifest
+from fusedx.engine.preprocess import normalize, to_square_uint8
+from fusedx.inputs import Picture, ReadOptions, read
+from fusedx.prediction import Failure, Prediction
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    Source = str | os.PathLike[str] | Image | np.ndarray
+
+DEVICES = ("cpu",)
+PRECISIONS = ("fp32",)
+
+
+def load(
+    path: str | os.PathLike[str],
+    device: str = "cpu",
+    precision: str = "fp32",
+    backend: str = "auto",
+    *,
+    encoder: str = "openvino",
+    threads: int | None = None,
+    read_options: ReadOptions | None = None,
+    verify: bool = True,
+) -> Model:
+    """Open a compiled model.
+
+    device: cpu.  precision: fp32.  backend, for the denoising chain: auto | native | python (``fusedx doctor`` says which run here).
+    encoder: openvino | onnxruntime | torch | reference.  threads: CPU threads of the encoder, None for all; the native chain
+    takes FUSEDX_THREADS.  read_options: how pictures are read; its EXIF choice overrides the model's recipe.
+    verify: check the SHA-256 of every file (sizes are always checked).
+
+    Raises ModelFormatError (damaged, tampered with, newer), UnavailableError (the text lists what can run), ConfigError.
+    """
+    if device not in DEVICES:
+        raise UnavailableError(f"device {device!r} is not available; there is: {', '.join(DEVICES)}")
+    if precision not in PRECISIONS:
+        raise UnavailableError(f"precision {precision!r} is not available; there is: {', '.join(PRECISIONS)}")
+    if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool) or threads < 1):
+        raise ConfigError(f"threads must be a positive integer or None, got {threads!r}")
+    compiled = open_model(path, verify=verify)
+    manifest = compiled.manifest
+    # The encoder first: it needs the most memory while it loads, and gives half of it back.
+    opened_encoder = open_encoder(encoder, compiled.encoder, threads)
+    denoiser = open_backend(backend, compiled.denoiser())
+    engine = Engine(manifest.network, manifest.schedule, manifest.task, opened_encoder, denoiser)
+    return Model(compiled, engine, device, read_options or ReadOptions(exif_orientation=manifest.preprocessing.exif_orientation))
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """One read and preprocessed picture.  pixels: float32 [3,224,224]."""
+
+    picture: Picture
+    pixels: np.ndarray
+    timing: dict[str, float]
+
+
+class Model:
+    """Made by :func:`fusedx.load`.  May be shared between threads."""
+
+    def __init__(self, compiled: CompiledModel, engine: Engine, device: str, read_options: ReadOptions) -> None:
+        self._compiled = compiled
+        self._engine = engine
+        self._device = device
+        self._read_options = read_options
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the compiled model says about itself."""
+        return self._compiled.manifest
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of manifest.json, which covers every file of the model."""
+        return self._compiled.digest
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of every [C] array."""
+        return self.manifest.classes
+
+    @property
+    def runtime(self) -> dict[str, str]:
+        """What computes: device, precision, encoder, backend."""
+        return {
+            "device": self._device,
+            "precision": self.manifest.precision,
+            "encoder": self._engine.encoder.name,
+            "backend": self._engine.denoiser.name,
+        }
+
+    @overload
+    def classify(self, x: Source, *, draws: int | None = None, seed: int | None = None) -> Prediction: ...
+    @overload
+    def classify(self, x: Sequence[Source], *, draws: int | None = None, seed: int | None = None) -> list[Prediction]: ...
+
+    def classify(self, x: Any, *, draws: int | None = None, seed: int | None = None) -> Prediction | list[Prediction]:
+        """Classify one picture, or a list of them as one batch.
+
+        x: a path, a PIL image, a uint8 array [H,W] or [H,W,3], or a list or tuple of these.
+        draws: independent chains to average (None: the model's default, 1 as published).  seed: of the noise, 0 to 2^64-1.
+        The same picture, seed and draws give the same bits alone and inside any batch.
+
+        Raises InputError for a picture that cannot be used (see its ``reason``), ConfigError for an impossible setting.
+        """
+        if isinstance(x, (list, tuple)):
+            if not x:
+                raise ConfigError("classify was given an empty list")
+            return self._predict([self._prepare(source) for source in x], draws, seed)
+        return self._predict([self._prepare(x)], draws, seed)[0]
+
+    def stream(
+        self, sources: Iterable[Source], batch_size: int = 16, *, draws: int | None = None, seed: int | None = None
+    ) -> Iterator[Prediction | Failure]:
+        """Classify any number of pictures, in order; the next batch is read while this one is computed.
+
+        A picture that cannot be used becomes a :class:`Failure` in its place and stops nothing.  No more than two batches of
+        pictures are held at once, however long ``sources`` is.
+        """
+        if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
+            raise ConfigError(f"batch_size must be a positive integer, got {batch_size!r}")
+        if isinstance(sources, (str, os.PathLike, np.ndarray)):
+            raise ConfigError("stream takes an iterable of pictures; use classify for one")
+        return self._stream(iter(sources), batch_size, draws, seed)
+
+    def trace(
+        self, x: np.ndarray, noise: np.ndarray | tuple[np.ndarray, np.ndarray] | None = None, *, seed: int | None = None
+    ) -> dict[str, np.ndarray]:
+        """Every intermediate array of the computation, by the names of tests/golden/README.md.
+
+        x: float32 [B,3,224,224], already normalised.  noise: [T,B,C] (diffmic-v1) or [2,B,C] = (u_global, u_local)
+        (diffmic-v2); None draws it from ``seed`` and the bytes of each x.  ``trajectory`` is the start and the state after
+        every step: [T+1,B,C], v2 [steps+1,B,C,6,6].  Raises ConfigError for arrays of a wrong shape or with NaN.
+        """
+        return self._engine.trace(x, noise, seed=self._seed(seed))
+
+    def read(self, source: Source) -> Picture:
+        """Read a picture as ``classify`` does."""
+        return read(source, self._read_options)
+
+    def preprocess(self, picture: Picture) -> np.ndarray:
+        """float32 [3,224,224], as ``trace`` takes it."""
+        return normalize(to_square_uint8(picture.pixels))
+
+    def noise(self, image_sha256: str, *, draws: int = 1, seed: int | None = None) -> np.ndarray:
+        """The noise that ``classify`` uses for an image: float64 [T,draws,C] (v1) or [2,draws,C] (v2)."""
+        return self._engine.noise(image_sha256, seed=self._seed(seed), draws=draws)
+
+    def _seed(self, seed: int | None) -> int:
+        return self.manifest.default_seed if seed is None else seed
+
+    def _prepare(self, source: Source) -> _Item:
+        started = time.perf_counter()
+        picture = self.read(source)
+        read_done = time.perf_counter()
+        pixels = self.preprocess(picture)
+        return _Item(picture, pixels, {"read": read_done - started, "preprocess": time.perf_counter() - read_done})
+
+    def _prepare_or_fail(self, source: Source) -> _Item | Failure:
+        try:
+            return self._prepare(source)
+        except InputError as error:
+            name = os.fspath(source) if isinstance(source, (str, os.PathLike)) else type(source).__name__
+            return Failure(os.fsdecode(name), error.reason, str(error))
+
+    def _predict(self, items: list[_Item], draws: int | None, seed: int | None) -> list[Prediction]:
+        draws = self.manifest.default_draws if draws is None else draws
+        digests = [item.picture.sha256 for item in items]
+        results, seconds = self._engine.predict(np.stack([i.pixels for i in items]), digests, seed=self._seed(seed), draws=draws)
+        share = {stage: s / len(items) for stage, s in seconds.items()}
+        return [self._prediction(item, result, share, draws, self._seed(seed)) for item, result in zip(items, results, strict=True)]
+
+    def _stream(self, sources: Iterator[Source], batch_size: int, draws: int | None, seed: int | None) -> Iterator[Prediction | Failure]:
+        workers = min(batch_size, os.cpu_count() or 1)
+        with ThreadPoolExecutor(workers, thread_name_prefix="fusedx-read") as pool:
+            try:
+                ahead = [pool.submit(self._prepare_or_fail, s) for s in islice(sources, batch_size)]
+                while ahead:
+                    batch = [future.result() for future in ahead]
+                    ahead = [pool.submit(self._prepare_or_fail, s) for s in islice(sources, batch_size)]
+                    good = [item for item in batch if isinstance(item, _Item)]
+                    predictions = iter(self._predict(good, draws, seed) if good else ())
+                    for item in batch:
+                        yield item if isinstance(item, Failure) else next(predictions)
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+
+    def _prediction(self, item: _Item, r: Result, share: dict[str, float], draws: int, seed: int) -> Prediction:
+        index = int(np.argmax(r.scores))
+        return Prediction(
+            source=item.picture.source,
+            label=self.classes[index],
+            index=index,
+            probabilities=r.probabilities,
+            scores=r.scores,
+            prior=r.prior,
+            classes=self.classes,
+            draws=draws,
+            stability=float(np.mean(np.argmax(r.draw_scores, axis=1) == index)),
+            image_sha256=item.picture.sha256,
+            patch_locations=r.patch_locations,
+            saliency=r.saliency,
+            timing=item.timing | share,
+            provenance={
+                "model": self._compiled.path.name,
+                "model_sha256": self.digest,
+                "fusedx": fusedx.__version__,
+                "family": self.manifest.family,
+                "seed": seed,
+                **self.runtime,
+                "input": item.picture.notes,
+            },
+        )
