@@ -1,0 +1,18 @@
+"""The float64 reference: the same graph and chain as the engine, every operation in plain numpy and double precision."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fusedx.engine.backends.python import PythonDenoiser
+from fusedx.engine.compiled import CompiledModel
+from fusedx.engine.denoiser import DenoiserTables
+from fusedx.engine.encoder.reference import ReferenceEncoder
+from fusedx.engine.engine import Engine
+
+
+def reference_engine(compiled: CompiledModel) -> Engine:
+    """What a compiled model's float32 weights imply, computed in float64."""
+    tables = DenoiserTables(**{name: array.astype(np.float64) for name, array in compiled.denoiser().arrays().items()})
+    m = compiled.manifest
+    return Engine(m.network, m.schedule, m.task, ReferenceEncoder.from_file(compiled.encoder), PythonDenoiser(tables))

@@ -1,0 +1,150 @@
+"""Recomputes a compiled model's results another way and reports the largest disagreement of each stage."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from fusedx import golden as golden_cases
+from fusedx.engine.backends import open_backend
+from fusedx.engine.compiled import CompiledModel, open_model
+from fusedx.engine.encoder import open_encoder
+from fusedx.engine.engine import Engine
+from fusedx.engine.errors import ConfigError
+from fusedx.engine.manifest import IMAGE_SIZE
+from fusedx.engine.reference import reference_engine
+
+#: Relative error, as a ratio of Euclidean norms, that a stage may have: by (device, precision).
+TOLERANCE = {("cpu", "fp32"): 1e-5}
+#: Synthetic images that are verified when no golden case is given.
+_IMAGES = 2
+_SKIPPED = ("trajectory_stride",)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One array: its relative error against the reference and whether that is within tolerance."""
+
+    stage: str
+    error: float
+    tolerance: float
+
+    @property
+    def ok(self) -> bool:
+        """A NaN is never within tolerance."""
+        return bool(self.error <= self.tolerance)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """``label_agreement``: (equal labels, images).  ``reference``: what the model was compared with."""
+
+    rows: list[Row]
+    label_agreement: tuple[int, int]
+    reference: str
+
+    @property
+    def ok(self) -> bool:
+        """Every stage within tolerance and every label equal."""
+        return all(row.ok for row in self.rows) and self.label_agreement[0] == self.label_agreement[1]
+
+
+def verify(
+    path: str | os.PathLike[str],
+    golden: str | os.PathLike[str] | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    *,
+    encoder: str = "openvino",
+    backend: str = "auto",
+    progress: Callable[[str], None] = lambda stage: None,
+) -> Report:
+    """Compare a compiled model as it runs here with one of three references.
+
+    golden: a case of the original code's outputs (CASE.json; the model must be compiled from that case's checkpoint).
+    checkpoint: the published checkpoint, in float64 from its own weights (needs torch).
+    Neither: the compiled model's own weights in float64, on synthetic images.
+
+    Raises ConfigError where the case is not this model's, and what :func:`fusedx.load` raises.
+    """
+    if golden is not None and checkpoint is not None:
+        raise ConfigError("verify compares with a golden case or with a checkpoint, not with both")
+    progress("opening the model")
+    compiled = open_model(path)
+    m = compiled.manifest
+    engine = Engine(m.network, m.schedule, m.task, open_encoder(encoder, compiled.encoder), open_backend(backend, compiled.denoiser()))
+    if golden is not None:
+        case = golden_cases.load(golden)
+        _check_case(compiled, case)
+        progress("running the engine")
+        got = _by_golden_name(engine, engine.trace(case.x, case.noise), case.expected)
+        expected, reference = case.expected, f"golden case {case.name}, float64 outputs of the original code"
+    else:
+        x, noise = _synthetic(engine)
+        progress("running the engine")
+        got = engine.trace(x, noise)
+        progress("running the float64 reference, one operation at a time")
+        reference_model, reference = _reference(compiled, checkpoint)
+        expected = reference_model.trace(x, noise)
+    tolerance = TOLERANCE["cpu", m.precision]
+    rows = [Row(name, relative_error(got[name], expected[name]), tolerance) for name in expected if name not in _SKIPPED]
+    final = "y_final" if "y_final" in expected else "prediction"
+    labels = np.argmax(got[final], axis=-1) == np.argmax(expected[final], axis=-1)
+    return Report(rows, (int(labels.sum()), labels.size), reference)
+
+
+def relative_error(got: np.ndarray, expected: np.ndarray) -> float:
+    """|got - expected| / |expected|, Euclidean norms; infinite where shapes differ or anything is not finite."""
+    a, b = np.asarray(got, np.float64), np.asarray(expected, np.float64)
+    if a.shape != b.shape or not np.isfinite(a).all():
+        return float("inf")
+    norm = float(np.linalg.norm(b))
+    difference = float(np.linalg.norm(a - b))
+    return difference / norm if norm else difference
+
+
+def _reference(compiled: CompiledModel, checkpoint: str | os.PathLike[str] | None) -> tuple[Engine, str]:
+    if checkpoint is None:
+        return reference_engine(compiled), "float64 arithmetic on the compiled weights"
+    from fusedx.compiler.reference import checkpoint_reference
+
+    m = compiled.manifest
+    engine = checkpoint_reference(checkpoint, steps=m.schedule.steps, task=m.task)
+    if engine.network != m.network or engine.schedule != m.schedule:
+        raise ConfigError(f"{checkpoint} is not the checkpoint of {compiled.path}: network or schedule differ")
+    return engine, f"float64 arithmetic on the checkpoint {os.fspath(checkpoint)}"
+
+
+def _synthetic(engine: Engine) -> tuple[np.ndarray, np.ndarray]:
+    x = golden_cases.image(0, "verify", (_IMAGES, 3, IMAGE_SIZE, IMAGE_SIZE))
+    keys = [hashlib.sha256(f"verify {i}".encode()).hexdigest() for i in range(_IMAGES)]
+    return x, np.concatenate([engine.noise(key, seed=0, draws=1) for key in keys], axis=1)
+
+
+def _check_case(compiled: CompiledModel, case: golden_cases.GoldenCase) -> None:
+    n = compiled.manifest.network
+    rows = 2 if n.family == "diffmic-v2" else compiled.manifest.schedule.steps
+    if case.family != n.family or case.noise.shape[0] != rows or case.noise.shape[2] != n.num_classes:
+        raise ConfigError(
+            f"golden case {case.name} is a {case.family} of {case.noise.shape[2]} classes (noise {list(case.noise.shape)}); "
+            f"{compiled.path} is a {n.family} of {n.num_classes} classes and {compiled.manifest.schedule.steps} steps"
+        )
+
+
+def _by_golden_name(engine: Engine, trace: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The trace under the names and strides of a golden case, single denoiser calls included."""
+    got = dict(trace)
+    got["trajectory"] = trace["trajectory"][:: int(expected.get("trajectory_stride", 1))]
+    got["eps_input"] = trace["trajectory"][0]
+    for name in expected:
+        if name.startswith("eps_t") and name[5:].isdigit():
+            got[name] = engine.eps(trace, expected["eps_input"], int(name[5:]))
+    if "eps_first" in expected:
+        got["eps_first"] = engine.eps(trace, expected["start_map"], 0)
+    unknown = [name for name in expected if name not in got and name not in _SKIPPED]
+    if unknown:
+        raise ConfigError(f"the golden case has arrays that this fusedx does not compute: {', '.join(unknown)}")
+    return got
