@@ -96,7 +96,7 @@ class Schedule:
             raise ConfigError(f"unknown beta_schedule {self.beta_schedule!r}; known: {', '.join(BETA_SCHEDULES)}")
         if not isinstance(self.train_timesteps, int) or not 2 <= self.train_timesteps <= 100_000:
             raise ConfigError(f"train_timesteps must be an integer from 2 to 100000, got {self.train_timesteps!r}")
-        if not isinstance(self.steps, int) or not 1 <= self.steps <= self.train_timesteps:
+        if not isinstance(self.steps, int) or isinstance(self.steps, bool) or not 1 <= self.steps <= self.train_timesteps:
             raise ConfigError(f"steps must be an integer from 1 to {self.train_timesteps} (train_timesteps), got {self.steps!r}")
         for name in ("beta_start", "beta_end"):
             value = getattr(self, name)

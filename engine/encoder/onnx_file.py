@@ -20,7 +20,7 @@ from fusedx.engine.errors import ModelFormatError
 
 #: Constants of fewer bytes stay inside encoder.onnx; shapes and axes must, because runtimes read them while loading.
 _INLINE_BYTES = 1024
-_ALIGNMENT = 4096
+_ALIGNMENT = 64
 _MAX_GRAPH = 64 << 20
 _DTYPES = {1: np.dtype("<f4"), 7: np.dtype("<i8"), 9: np.dtype("?"), 11: np.dtype("<f8")}
 _CAST_TO = {"float": 1, "int64": 7}

@@ -46,6 +46,10 @@ def _reshape(x: torch.Tensor, shape: np.ndarray) -> torch.Tensor:
     return x.reshape([x.shape[i] if n == 0 else int(n) for i, n in enumerate(shape)])
 
 
+def _gather(x: torch.Tensor, index: np.ndarray, *, axis: int) -> torch.Tensor:
+    return x.select(axis, int(index)) if index.ndim == 0 else x.index_select(axis, torch.from_numpy(index.copy()))
+
+
 def _gather_nd(data: torch.Tensor, indices: torch.Tensor, *, batch_dims: int) -> torch.Tensor:
     return torch.stack([rows[index[:, 0]] for rows, index in zip(data, indices, strict=True)])
 
@@ -68,7 +72,7 @@ OPERATORS = {
     "Equal": torch.eq,
     "Erf": torch.erf,
     "Floor": torch.floor,
-    "Gather": lambda x, i, *, axis: x.select(axis, int(i)),
+    "Gather": _gather,
     "GatherND": _gather_nd,
     "Greater": torch.gt,
     "Identity": lambda x: x,

@@ -1,0 +1,130 @@
+"""Every array of every v1 and v2 golden case, by the float64 reference and by the engine."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tolerances import GOLDEN
+
+from fusedx import golden, verify
+from fusedx.compiler import compile_checkpoint
+from fusedx.compiler.reference import checkpoint_reference
+from fusedx.engine.backends import open_backend
+from fusedx.engine.compiled import open_model
+from fusedx.engine.encoder import open_encoder
+from fusedx.engine.engine import Engine
+from fusedx.kernels import conditional_layer
+from fusedx.kernels.prior_tail import region_scores, select_regions
+
+HERE = Path(__file__).parent / "golden"
+SMALL = ("v1-small", "v1-noise-prior", "v2-small")
+FULL = ("v1-aptos", "v1-isic", "v2-placental")
+
+
+@pytest.fixture(scope="module", params=SMALL + FULL)
+def case(request, tmp_path_factory):
+    """(case, checkpoint, compiled model); one case lives on disk at a time, since a full-width one takes 1.2 GB."""
+    folder = tmp_path_factory.mktemp(request.param)
+    subprocess.run([sys.executable, HERE / "make_checkpoint.py", request.param, folder / "checkpoint"], check=True)
+    compile_checkpoint(folder / "checkpoint", folder / "model.fusedx")
+    yield golden.load(HERE / f"{request.param}.json"), folder / "checkpoint", folder / "model.fusedx"
+    shutil.rmtree(folder)
+
+
+def errors(engine: Engine, case: golden.GoldenCase) -> dict[str, float]:
+    got = verify._by_golden_name(engine, engine.trace(case.x, case.noise), case.expected)
+    return {n: verify.relative_error(got[n], case.expected[n]) for n in case.expected if n != "trajectory_stride"}
+
+
+def within(found: dict[str, float], tolerance: float) -> None:
+    wrong = {name: error for name, error in found.items() if not error <= tolerance}
+    assert not wrong, f"beyond {tolerance}: {wrong}"
+
+
+def test_float64_reference(case) -> None:
+    expected, checkpoint, _ = case
+    within(errors(checkpoint_reference(checkpoint), expected), GOLDEN["cpu", "float64"])
+
+
+@pytest.mark.parametrize("backend", ["native", "python"])
+def test_engine(case, backend: str) -> None:
+    expected, _, path = case
+    if backend == "native" and not conditional_layer.available():
+        pytest.skip("the native module is not built")
+    if backend == "python" and expected.name in ("v1-isic", "v2-placental"):
+        pytest.skip("one row at a time at full width takes minutes; v1-aptos covers the width")
+    model = open_model(path)
+    engine = engine_of(model, "openvino", backend)
+    within(errors(engine, expected), GOLDEN["cpu", "float32"])
+    probabilities = engine.trace(expected.x, expected.noise)["probabilities"]
+    assert np.allclose(probabilities.sum(axis=-1), 1)
+
+
+@pytest.mark.parametrize("encoder", ["onnxruntime", "torch"])
+def test_other_encoders(case, encoder: str) -> None:
+    expected, _, path = case
+    if expected.name in FULL:
+        pytest.skip("the encoder's width is the same in the small cases")
+    within(errors(engine_of(open_model(path), encoder, "auto"), expected), GOLDEN["cpu", "float32"])
+
+
+def test_verify_command_agrees(case) -> None:
+    expected, _, path = case
+    report = verify.verify(path, HERE / f"{expected.name}.json")
+    assert report.ok and len(report.rows) == len([n for n in expected.expected if n != "trajectory_stride"])
+
+
+def engine_of(model, encoder: str, backend: str) -> Engine:
+    m = model.manifest
+    return Engine(m.network, m.schedule, m.task, open_encoder(encoder, model.encoder), open_backend(backend, model.denoiser()))
+
+
+def test_region_selection_of_the_reference() -> None:
+    saved = np.load(HERE / "regions.npz")
+    cells = select_regions(region_scores(saved["saliency"]))
+    assert np.array_equal(np.stack([cells // 7, cells % 7], axis=-1), saved["cells"])
+    assert len({tuple(map(tuple, row)) for row in saved["cells"].tolist()}) > 1
+
+
+@pytest.mark.parametrize("runtime", ["reference", "onnxruntime", "openvino", "torch"])
+def test_region_selection_inside_the_graph(runtime: str, tmp_path: Path) -> None:
+    """The graph's own selection and tile gather, alone, on the golden maps (ties, sparse and constant maps included)."""
+    from region_graph import run_regions
+
+    saved = np.load(HERE / "regions.npz")
+    saliency = saved["saliency"]
+    # A constant class map has no range; it must count as zero and not as NaN.
+    saliency = np.concatenate([saliency, np.zeros_like(saliency[:1]), np.full_like(saliency[:1], 3.0)])
+    image = golden.image(3, "x", (len(saliency), 3, 224, 224))
+    cells, tiles = run_regions(runtime, saliency, image, tmp_path)
+    expected = np.concatenate([saved["cells"], np.zeros((2, 6, 2), np.int64)])
+    assert np.array_equal(cells // 32, expected)
+    for b, rows in enumerate(expected):
+        for k, (r, c) in enumerate(rows):
+            assert np.array_equal(tiles[b * 6 + k, 0], image[b, 0, 32 * r : 32 * r + 32, 32 * c : 32 * c + 32])
+
+
+def test_golden_inputs_match_the_recipe() -> None:
+    sys.path.insert(0, str(HERE))
+    try:
+        import recipe
+    finally:
+        sys.path.pop(0)
+    assert np.array_equal(golden.image(5, "x", (2, 3, 224, 224)), recipe.image(5, "x", (2, 3, 224, 224)))
+    assert np.array_equal(golden.normal(5, "z", (7, 2, 3)), recipe.normal(5, "z", (7, 2, 3)))
+    assert np.array_equal(golden.uniform(5, "u", (7, 3)), recipe.uniform(5, "u", (7, 3)))
+
+
+def test_a_wrong_model_fails_verification(case, tmp_path: Path) -> None:
+    """The negative control: other noise must not pass."""
+    expected, _, path = case
+    if expected.name != "v1-small":
+        pytest.skip("one case is enough")
+    engine = engine_of(open_model(path), "openvino", "auto")
+    with pytest.raises(AssertionError, match="y_final"):
+        within(errors(engine, golden.GoldenCase(expected.name, expected.family, expected.x, expected.noise * 1.0001, expected.expected)), 1e-5)
