@@ -1,0 +1,39 @@
+# Everything a newcomer needs is `make demo` and `make test`; both install what they need into .venv first.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+PIP = $(BIN)/python -m pip --disable-pip-version-check
+# What an editable install does not pick up by itself.
+BUILD = pyproject.toml setup.py CMakeLists.txt $(wildcard csrc/*.cpp csrc/*.hpp kernels/*/*.cpp kernels/*/*.hpp)
+
+.PHONY: demo test wheel-check bench lint clean
+
+demo: $(VENV)/.demo  ## classify shipped pictures and a real photograph; pictures in demo-output/
+	$(BIN)/fusedx demo
+
+test: $(VENV)/.test  ## the whole test suite
+	$(BIN)/python -m pytest -q
+
+wheel-check:  ## sdist -> wheel -> clean environment -> demo
+	$(PYTHON) tools/check_wheel.py
+
+bench: $(VENV)/.test  ## the figures of README.md
+	$(BIN)/python benchmarks/bench_chain.py
+
+lint: $(VENV)/.test
+	$(PIP) install -q ruff
+	$(BIN)/ruff check .
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: $(BIN)/python $(BUILD)
+	$(PIP) install -q -e '.[demo]'
+	touch $@
+
+$(VENV)/.test: $(BIN)/python $(BUILD)
+	$(PIP) install -q -e '.[test]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist demo-output python/fusedx/_native*.so python/fusedx/_build_info.json

@@ -1,0 +1,143 @@
+"""What ``fusedx doctor`` finds out.  Each section is gathered on its own; one that fails says why and stops nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import fusedx
+from fusedx.cli.packages import packages, problem_of
+
+GPU = "not supported in this version; everything runs on the CPU"
+_FLAGS = (
+    "sse4_2 avx f16c fma avx2 avx_vnni avx512f avx512vl avx512bw avx512_vnni avx512_bf16 avx512_fp16 amx_tile amx_bf16 amx_int8 "
+    "asimd asimdhp asimddp bf16 i8mm sve sve2"
+).split()  # fmt: skip
+
+
+def diagnose() -> dict[str, Any]:
+    """Everything, in plain JSON types."""
+    sections: dict[str, Callable[[], Any]] = {
+        "fusedx": lambda: {"version": fusedx.__version__, "location": str(Path(fusedx.__file__).parent)},
+        "python": lambda: {
+            "version": platform.python_version(),
+            "implementation": platform.python_implementation(),
+            "executable": sys.executable,
+        },
+        "platform": lambda: {"system": platform.platform(), "machine": platform.machine(), "libc": " ".join(platform.libc_ver())},
+        "cpu": cpu,
+        "native": native,
+        "encoders": encoders,
+        "backends": backends,
+        "packages": packages,
+        "dicom": dicom,
+        "threads": threads,
+        "huge_pages": huge_pages,
+        "gpu": lambda: {"usable": False, "reason": GPU},
+    }
+    found = {name: _tried(section) for name, section in sections.items()}
+    return found | {"ready": _tried(lambda: ready(found))}
+
+
+def _tried(section: Callable[[], Any]) -> Any:
+    try:
+        return section()
+    except Exception as error:  # the doctor reports; it does not fall ill
+        return {"error": f"{type(error).__name__}: {error}"}
+
+
+def cpu() -> dict[str, Any]:
+    text = Path("/proc/cpuinfo").read_text(errors="replace") if Path("/proc/cpuinfo").is_file() else ""
+    model = re.search(r"^(?:model name|Model)\s*:\s*(.+)$", text, re.M)
+    flags = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", text, re.M)
+    have = set(flags[1].split()) if flags else set()
+    name = model[1] if model else platform.processor() or "unknown"
+    return {"model": name, "instruction_sets": [flag for flag in _FLAGS if flag in have]}
+
+
+def native() -> dict[str, Any]:
+    """The compiled module: what the build recorded (setup.py), and whether it loads."""
+    record = Path(fusedx.__file__).parent / "_build_info.json"
+    build = json.loads(record.read_text()) if record.is_file() else None
+    from fusedx.kernels import _loader
+
+    found: dict[str, Any] = {
+        "built": build["native"] if build else None,
+        "build_reason": build["reason"] if build else "no build record: running from the source tree, or not installed by setup.py",
+        "compiler": build["compiler"] if build else None,
+        "built_for": build["isas"] if build else [],
+        "loadable": _loader.native is not None,
+        "load_reason": _loader.reason or None,
+        "runs_here": [],
+        "chosen": None,
+    }
+    if _loader.native is not None:
+        found |= {"runs_here": list(_loader.native.isas()), "chosen": _loader.native.isa()}
+    return found
+
+
+def encoders() -> dict[str, str | None]:
+    """Name -> None when usable, else the reason; what is said to be there is also imported (torch apart, which takes seconds)."""
+    from fusedx.engine.encoder import available
+
+    modules = {"openvino": "openvino", "onnxruntime": "onnxruntime"}
+    return {name: reason or (problem_of(modules[name]) if name in modules else None) for name, reason in available().items()}
+
+
+def backends() -> dict[str, str | None]:
+    from fusedx.engine.backends import available
+
+    return available()
+
+
+def dicom() -> dict[str, Any]:
+    """Transfer syntax -> the plugins that decode it here."""
+    uids = import_module("pydicom.uid")
+    get_decoder = import_module("pydicom.pixels").get_decoder
+    names = "RLELossless JPEGBaseline8Bit JPEGExtended12Bit JPEGLossless JPEGLosslessSV1 JPEGLSLossless JPEGLSNearLossless JPEG2000Lossless JPEG2000"
+    syntaxes = {name: [str(plugin) for plugin in get_decoder(getattr(uids, name)).available_plugins] for name in names.split()}
+    missing = [name for name, plugins in syntaxes.items() if not plugins]
+    return {"decoders": syntaxes, "missing": missing, "install": "pip install 'fusedx[dicom]'" if missing else None}
+
+
+def threads() -> dict[str, Any]:
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    quota = Path("/sys/fs/cgroup/cpu.max")
+    limit, period = (quota.read_text().split() + [""])[:2] if quota.is_file() else ("max", "")
+    from fusedx.kernels import _loader
+
+    return {
+        "processors": os.cpu_count(),
+        "allowed": allowed,
+        "cgroup_limit": None if limit == "max" else round(int(limit) / int(period), 2),
+        "native": _loader.native.threads() if _loader.native is not None else None,
+        "FUSEDX_THREADS": os.environ.get("FUSEDX_THREADS"),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
+    }
+
+
+def huge_pages() -> dict[str, Any]:
+    setting = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    chosen = re.search(r"\[(\w+)\]", setting.read_text()) if setting.is_file() else None
+    return {"transparent": chosen[1] if chosen else None}
+
+
+def ready(found: dict[str, Any]) -> dict[str, str | None]:
+    """Task -> None when it can be done here, else what is in the way."""
+    encoder = found["encoders"].get("openvino", found["encoders"].get("error"))
+    lacking = [
+        name for name in ("torch", "onnx", "safetensors", "pyyaml") if (p := found["packages"][name])["version"] is None or p["problem"]
+    ]
+    pyarrow = found["packages"]["pyarrow"]
+    return {
+        "classify": encoder and f"the default encoder cannot run: {encoder}",
+        "compile": f"{', '.join(lacking)} missing or broken: pip install 'fusedx[compile]'" if lacking else None,
+        "parquet": None if pyarrow["version"] and not pyarrow["problem"] else pyarrow["problem"] or "pip install 'fusedx[parquet]'",
+    }

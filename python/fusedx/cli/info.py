@@ -1,0 +1,69 @@
+"""``fusedx info``."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fusedx.cli.options import json_option
+from fusedx.cli.text import facts, size
+
+if TYPE_CHECKING:
+    from fusedx.engine.compiled import CompiledModel
+
+
+@click.command("info", short_help="Say what a compiled model is.")
+@click.argument("model")
+@json_option
+def command(model: str, as_json: bool) -> None:
+    """Say what a compiled model is, and check that its files are unchanged.
+
+    --json prints the manifest with "digest" (the SHA-256 that results carry as model_sha256) and "path".
+
+    \b
+    fusedx info aptos.fusedx
+    fusedx info aptos.fusedx --json
+    """
+    from fusedx.engine.compiled import open_model
+
+    compiled = open_model(model)
+    if as_json:
+        document = json.loads(compiled.manifest.to_json()) | {"digest": compiled.digest, "path": str(compiled.path.resolve())}
+        click.echo(json.dumps(document, indent=1))
+    else:
+        click.echo(describe(compiled))
+
+
+def describe(compiled: CompiledModel) -> str:
+    """The manifest for people."""
+    m, n, s = compiled.manifest, compiled.manifest.network, compiled.manifest.schedule
+    shape = f"prior {n.prior_arch}, feature {n.feature_arch}, backbone width {n.backbone_width}, feature dimension {n.feature_dim}"
+    if n.vit_depth:
+        shape += f", ViT {n.vit_width} wide and {n.vit_depth} deep"
+    pairs = [
+        ("model", str(compiled.path)),
+        ("digest", compiled.digest),
+        ("family", f"{m.family}, {m.task}, {m.precision}, format {m.format_version}"),
+        ("network", shape),
+        ("classes", "\n".join(f"{i}  {name}" for i, name in enumerate(m.classes))),
+        ("", f"({m.class_source})"),
+        ("sampling", f"{s.steps} steps of {s.train_timesteps}, beta {s.beta_schedule} {s.beta_start:g} to {s.beta_end:g}"),
+        ("defaults", f"draws {m.default_draws}, seed {m.default_seed}"),
+        ("probability", m.probabilities),
+        ("input", f"{m.preprocessing.size} x {m.preprocessing.size}; crop: {m.preprocessing.crop}"),
+        ("", f"resize: {m.preprocessing.resize}"),
+        ("", f"scale: {m.preprocessing.scale}"),
+        ("", f"EXIF orientation: {m.preprocessing.exif_orientation}"),
+        ("files", "\n".join(f"{name}  {size(entry.bytes)}" for name, entry in m.files.items()) + "\n(every SHA-256 matches the manifest)"),
+        ("made from", "\n".join(f"{name}  {size(entry.bytes)}  sha256 {entry.sha256}" for name, entry in m.source.items())),
+        ("made by", ", ".join(f"{name} {version}" for name, version in m.versions.items())),
+        ("notes", "\n".join(m.notes) or "none"),
+        ("metrics", "\n".join(f"{name}: {_plain(value)}" for name, value in m.metrics.items()) or "none"),
+    ]
+    return facts(pairs)
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

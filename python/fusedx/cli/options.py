@@ -1,0 +1,74 @@
+"""Options that several commands share, and the one place that opens a model for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from fusedx.inputs import ReadOptions
+    from fusedx.model import Model
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+MAX_SEED = (1 << 64) - 1
+MAX_DRAWS = 1 << 20
+
+
+def stacked(*options: Callable[[F], F]) -> Callable[[F], F]:
+    """Several click decorators as one, shown in this order."""
+
+    def decorate(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+encoder_option = click.option(
+    "--encoder",
+    default="openvino",
+    show_default=True,
+    metavar="NAME",
+    help="Who runs the encoder: openvino, onnxruntime, torch, reference.",
+)
+backend_option = click.option(
+    "--backend", default="auto", show_default=True, metavar="NAME", help="Who runs the denoising chain: auto, native, python."
+)
+device_options = stacked(
+    click.option("--device", default="cpu", show_default=True, metavar="NAME", help="Where to compute: cpu."),
+    click.option("--precision", default="fp32", show_default=True, metavar="NAME", help="Arithmetic: fp32."),
+    backend_option,
+    encoder_option,
+)
+noise_options = stacked(
+    click.option(
+        "--draws", type=click.IntRange(1, MAX_DRAWS), metavar="N",
+        help="Independent chains to average, 1 as published.  [default: the model's]",
+    ),
+    click.option("--seed", type=click.IntRange(0, MAX_SEED), metavar="N", help="Seed of the noise.  [default: the model's]"),
+)  # fmt: skip
+picture_options = stacked(
+    click.option("--frame", type=click.IntRange(0), default=0, show_default=True, metavar="N", help="Frame of a multi-frame image, from 0."),
+    click.option(
+        "--exif-orientation", type=click.Choice(["ignore", "apply"]),
+        help="Turn photographs upright by their EXIF tag, or not.  [default: the model's choice]",
+    ),
+)  # fmt: skip
+json_option = click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
+
+
+def open_model(
+    path: str, *, device: str, precision: str, backend: str, encoder: str, frame: int = 0, exif_orientation: str | None = None
+) -> tuple[Model, ReadOptions]:
+    """``fusedx.load`` with the picture options of the command line."""
+    import fusedx
+    from fusedx.engine import compiled
+
+    if exif_orientation is None:
+        exif_orientation = compiled.open_model(path, verify=False).manifest.preprocessing.exif_orientation
+    reading = fusedx.ReadOptions(exif_orientation=exif_orientation, frame=frame)
+    return fusedx.load(path, device, precision, backend, encoder=encoder, read_options=reading), reading

@@ -1,0 +1,34 @@
+"""The explanation picture: what the network saw, where it looked, what it says and how it got there, on one page.
+
+    from fusedx.explain import explain
+
+    explain(model, "fundus.png").save("fundus-explained.png")
+
+Drawn with Pillow alone.  ``evidence`` gathers every number from the model; ``page`` and the panels beside it only draw.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from fusedx.explain.evidence import collect
+from fusedx.explain.page import draw_page
+
+if TYPE_CHECKING:
+    from fusedx.model import Model, Source
+
+__all__ = ["explain"]
+
+
+def explain(model: Model, source: Source, *, seed: int | None = None, draws: int = 1) -> Image.Image:
+    """Draw the explanation of one picture, RGB, 1600 pixels wide.
+
+    source, seed, draws: as for :meth:`fusedx.Model.classify`, which gives the numbers shown.  With several draws the chain that is
+    drawn is the first.  The same model, picture, seed and draws give the same pixels.
+
+    Raises what ``classify`` raises; FusedxError if the picture changed between two reads, or if the drawn chain does not end in the
+    scores of ``classify``.
+    """
+    return draw_page(collect(model, source, seed=seed, draws=draws)).finish()

@@ -1,0 +1,38 @@
+"""Fixtures that more than one folder of tests uses."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+GOLDEN = ROOT / "tests" / "golden"
+
+
+@pytest.fixture(scope="session")
+def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint folder of golden case v1-small."""
+    sys.path.insert(0, str(GOLDEN))
+    try:
+        make_checkpoint = pytest.importorskip("make_checkpoint", reason="needs torch")
+    finally:
+        sys.path.remove(str(GOLDEN))
+    folder = tmp_path_factory.mktemp("checkpoint")
+    make_checkpoint.write(json.loads((GOLDEN / "v1-small.json").read_text()), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A compiled model that loads fast: the demonstration's, or golden case v1-small where that is missing."""
+    shipped = ROOT / "python" / "fusedx" / "demo" / "model.fusedx"
+    if (shipped / "manifest.json").is_file():
+        return shipped
+    import fusedx
+
+    path = tmp_path_factory.mktemp("model") / "small.fusedx"
+    fusedx.compile_checkpoint(request.getfixturevalue("small_checkpoint"), path)
+    return path

@@ -1,0 +1,67 @@
+"""Build the sdist, the wheel from it, install the wheel into an empty environment, and run the demonstration there.
+
+    python tools/check_wheel.py
+
+Proves what no test inside the checkout can: that the symlinked folders, the native module, the demonstration model and its
+pictures are in the wheel, and that running needs none of torch, onnx and the source tree.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import venv
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+MUST_HOLD = (
+    "fusedx/engine/sampler.py",
+    "fusedx/kernels/step/reference.py",
+    "fusedx/demo/model.fusedx/encoder.onnx.data",
+    "fusedx/py.typed",
+)
+
+
+def main() -> None:
+    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        builder, user = (make_environment(folder / name) for name in ("builder", "user"))
+        run([builder, "-m", "pip", "install", "-q", "build"], folder, environment)
+        # `build` without arguments makes the wheel from the sdist, not from the tree.
+        run([builder, "-m", "build", "--outdir", folder / "dist", ROOT], folder, environment)
+        (wheel,) = (folder / "dist").glob("*.whl")
+        with zipfile.ZipFile(wheel) as archive:
+            names = set(archive.namelist())
+        missing = [name for name in MUST_HOLD if name not in names]
+        assert not missing, f"{wheel.name} lacks {missing}"
+        print(f"{wheel.name}: {wheel.stat().st_size / 2**20:.1f} MiB, {len(names)} files")
+        run([user, "-m", "pip", "install", "-q", wheel], folder, environment)
+        fusedx = user.with_name("fusedx")
+        run([fusedx, "doctor"], folder, environment)
+        run([fusedx, "demo", "-o", folder / "pictures"], folder, environment)
+        assert len(list((folder / "pictures").glob("*.png"))) >= 6, "the demonstration wrote too few pictures"
+        model = subprocess.check_output([user, "-c", "import fusedx.demo as d; print(d.__path__[0])"], cwd=folder, env=environment, text=True)
+        run([fusedx, "verify", Path(model.strip()) / "model.fusedx"], folder, environment)
+        check = "import importlib.util as u; print([m for m in ('torch', 'onnx') if u.find_spec(m)])"
+        absent = subprocess.check_output([user, "-c", check], cwd=folder, env=environment, text=True)
+        assert absent.strip() == "[]", f"the wheel pulled in {absent}"
+    print("wheel check passed")
+
+
+def make_environment(folder: Path) -> Path:
+    """Path of the new environment's interpreter."""
+    venv.create(folder, with_pip=True)
+    return folder / "bin" / "python"
+
+
+def run(command: list[object], folder: Path, environment: dict[str, str]) -> None:
+    print("+", " ".join(str(c).replace(str(folder), "$SCRATCH").replace(str(ROOT), ".") for c in command), flush=True)
+    subprocess.run([str(c) for c in command], cwd=folder, env=environment, check=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
