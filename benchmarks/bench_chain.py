@@ -9,10 +9,10 @@ Three contenders compute the golden case v1-isic (7 classes, F 6144, 250 steps):
     fusedx     the engine, from a compiled model
 
 Timed is everything from (image, prior, noise) to the final state, the image feature included.  The prior is given to the torch
-contenders; fusedx has one graph for prior and feature and pays for both, a handicap of two ResNet-50 passes.
-``ms/step`` and GB/s are of the chain after the feature (for the released form, of everything).  Batches above 4 run the first --long-steps steps' worth only (a step costs the same wherever it
-stands), because the released semantics would take minutes.  Accuracy, in the same row, is the relative error of the final state
-against the float64 golden arrays where the case has them, otherwise against hoisted torch in float64 coefficients.
+contenders; fusedx has one graph for prior and feature and pays for both, a handicap of two ResNet-50 passes.  ``ms/step`` and GB/s
+are of the chain after the feature (for the released form, of everything).  Batches above 4 run --long-steps steps only (a step
+costs the same wherever it stands), because the released semantics would take minutes.  Accuracy, in the same row, is the relative
+error of the final state against the float64 golden arrays where the case has them, otherwise against hoisted torch.
 
 Memory is the peak resident size of a fresh process that loads the compiled model and classifies one picture.
 """
@@ -37,7 +37,6 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "python"), str(ROOT / "tools"), str(ROOT / "benchmarks")]
 import machine  # noqa: E402
 import torch_diffmic as plain  # noqa: E402
-
 from fusedx import golden  # noqa: E402
 from fusedx.compiler import compile_checkpoint  # noqa: E402
 from fusedx.engine.backends import open_backend  # noqa: E402
@@ -48,7 +47,7 @@ from fusedx.engine.schedule import posterior_coefficients  # noqa: E402
 
 CASE = ROOT / "tests" / "golden" / "v1-isic.json"
 
-PEAK = """
+PEAK = r"""
 import re, sys, numpy as np, fusedx
 model = fusedx.load(sys.argv[1])
 model.classify(np.zeros((256, 256, 3), np.uint8))

@@ -74,7 +74,7 @@ def _check_file(path: Path, entry: FileEntry, verify: bool) -> None:
     if not path.is_file():
         raise ModelFormatError(f"{path} is missing; copy the whole folder again or compile the checkpoint again")
     if path.stat().st_size != entry.bytes:
-        raise ModelFormatError(f"{path} has {path.stat().st_size} bytes, the manifest says {entry.bytes}: the copy is incomplete or changed")
+        raise ModelFormatError(f"{path} has {path.stat().st_size} bytes, the manifest says {entry.bytes}: incomplete or changed")
     if verify and (digest := sha256_file(path)) != entry.sha256:
         raise ModelFormatError(f"{path} was changed after compiling: its SHA-256 is {digest}, the manifest says {entry.sha256}")
 

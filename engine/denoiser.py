@@ -64,7 +64,9 @@ class DenoiserTables:
         return DenoiserTables(**arrays)
 
 
-def fold(network: Network, w: Weights, timesteps: np.ndarray, train_timesteps: int, dtype: type[np.floating] = np.float32) -> DenoiserTables:
+def fold(
+    network: Network, w: Weights, timesteps: np.ndarray, train_timesteps: int, dtype: type[np.floating] = np.float32
+) -> DenoiserTables:
     """Tables for ``timesteps`` (int64 [T]) from a checkpoint's tensors; folded in float64, rounded once to ``dtype``."""
     f, c = network.feature_dim, network.num_classes
     v2 = network.family == "diffmic-v2"

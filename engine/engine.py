@@ -26,7 +26,11 @@ MAX_DRAWS = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One image.  probabilities, scores, prior float64 [C]; draw_scores float64 [D,C]; patch_locations int64 [6,2] (row, column, pixels)."""
+    """One image.
+
+    probabilities, scores, prior float64 [C]; draw_scores float64 [D,C]; patch_locations int64 [6,2], (row, column) in pixels;
+    saliency [C,7,7].
+    """
 
     probabilities: np.ndarray
     scores: np.ndarray
@@ -64,7 +68,9 @@ class Engine:
         results = [self._result(encoded, chains.scores, i) for i in range(len(digests))]
         return results, {"encoder": encoder_done - started, "chain": time.perf_counter() - encoder_done}
 
-    def trace(self, images: np.ndarray, noise: np.ndarray | tuple[np.ndarray, np.ndarray] | None = None, *, seed: int = 0) -> dict[str, np.ndarray]:
+    def trace(
+        self, images: np.ndarray, noise: np.ndarray | tuple[np.ndarray, np.ndarray] | None = None, *, seed: int = 0
+    ) -> dict[str, np.ndarray]:
         """Every intermediate array, named as in tests/golden/README.md; floating arrays of the chain are float64.
 
         images float32 [B,3,224,224], already normalised.  noise: [T,B,C] (v1) or [2,B,C] = (u_global, u_local) (v2); None draws
@@ -84,7 +90,8 @@ class Engine:
         out["trajectory"] = sampler.dense_map(states) if self._v2 else states
         if self._v2:
             assert self._ddim is not None
-            out["prior_map"] = sampler.dense_map(sampler.dense_points(out["y_global"].astype(np.float64), out["y_local"].astype(np.float64)))
+            ends = (out[name].astype(np.float64) for name in ("y_global", "y_local"))
+            out["prior_map"] = sampler.dense_map(sampler.dense_points(*ends))
             out["start_map"] = out["trajectory"][0]
             out["y_final_map"] = out["trajectory"][-1]
             out["prediction"] = scores

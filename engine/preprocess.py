@@ -18,7 +18,7 @@ MEAN, STD = Preprocessing().mean, Preprocessing().std
 def _normalised_values() -> np.ndarray:
     """float32 [3, 256]: (u / 255 - mean) / std for every 8-bit u, each operation rounded to float32 as torchvision does."""
     scaled = np.arange(256, dtype=np.float32) / np.float32(255)
-    mean, std = np.float32(MEAN)[:, None], np.float32(STD)[:, None]
+    mean, std = np.array(MEAN, np.float32)[:, None], np.array(STD, np.float32)[:, None]
     table = (scaled[None, :] - mean) / std
     table.setflags(write=False)
     return table

@@ -6,6 +6,7 @@ not stop the building (zeros stand in), so that one error can name all of them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -14,6 +15,9 @@ from fusedx.engine.errors import CheckpointError
 
 #: Buffers that training keeps and inference never reads.
 _IGNORED_SUFFIX = ".num_batches_tracked"
+#: Values that zeros may stand in for before building stops.  A published network that lacks every tensor needs fewer; a small
+#: file that asks for a giant network would otherwise get the memory for it.
+_MAX_STAND_IN = 1 << 27
 
 
 class Weights:
@@ -28,6 +32,7 @@ class Weights:
         self._part = part
         self._strict = strict
         self._used: set[str] = set()
+        self._stand_in = 0
         self.problems: list[str] = []
         self.ignored: list[str] = []
 
@@ -45,15 +50,21 @@ class Weights:
             self.problems.append(f"missing   {self._part}: {name} {list(shape)}")
         elif self.shape(name) != shape:
             self.problems.append(f"misshapen {self._part}: {name} is {list(self.shape(name) or ())}, expected {list(shape)}")
+        elif not np.issubdtype((tensor := self._tensors[name]).dtype, np.floating):
+            self.problems.append(f"misshapen {self._part}: {name} has dtype {tensor.dtype}, expected floating point")
         else:
-            tensor = self._tensors[name]
-            if not np.issubdtype(tensor.dtype, np.floating):
-                self.problems.append(f"misshapen {self._part}: {name} has dtype {tensor.dtype}, expected floating point")
-            elif not np.isfinite(tensor).all():
+            if not np.isfinite(tensor).all():
                 bad = int(tensor.size - np.isfinite(tensor).sum())
                 self.problems.append(f"not finite {self._part}: {name} has {bad} NaN or infinite values of {tensor.size}")
             return tensor
+        self._stand_in += math.prod(shape)
+        if self._stand_in > _MAX_STAND_IN:
+            raise _misfit(self.problems, "the rest was not looked at")
         return np.zeros(shape, np.float32)
+
+    def invalid(self, what: str) -> None:
+        """Record a problem that only the caller can see."""
+        self.problems.append(f"not valid {self._part}: {what}")
 
     def ignore(self, prefixes: Iterable[str]) -> None:
         """Mark tensors that the published files hold and nothing reads, so that they are reported and not refused."""
@@ -79,11 +90,16 @@ def check(*parts: Weights) -> list[str]:
         part.finish()
     problems = [p for part in parts for p in part.problems]
     if problems:
-        shown = problems[:40]
-        if len(problems) > len(shown):
-            shown.append(f"... and {len(problems) - len(shown)} more")
-        raise CheckpointError(f"the checkpoint does not fit the network in {len(problems)} places:\n  " + "\n  ".join(shown))
+        raise _misfit(problems)
     return [i for part in parts for i in part.ignored]
+
+
+def _misfit(problems: list[str], remark: str = "") -> CheckpointError:
+    shown = problems[:40]
+    if len(problems) > len(shown):
+        shown.append(f"... and {len(problems) - len(shown)} more")
+    places = f"{len(problems)} places" + (f" ({remark})" if remark else "")
+    return CheckpointError(f"the checkpoint does not fit the network in {places}:\n  " + "\n  ".join(shown))
 
 
 def batch_norm(weights: Weights, name: str, width: int, eps: float = 1e-5) -> tuple[np.ndarray, np.ndarray]:
@@ -93,7 +109,7 @@ def batch_norm(weights: Weights, name: str, width: int, eps: float = 1e-5) -> tu
     mean = weights.get(f"{name}.running_mean", (width,)).astype(np.float64)
     var = weights.get(f"{name}.running_var", (width,)).astype(np.float64)
     if (var < 0).any():
-        weights.problems.append(f"not valid {name}.running_var has negative entries")
+        weights.invalid(f"{name}.running_var has negative entries")
         var = np.abs(var)
     scale = gamma / np.sqrt(var + eps)
     return scale, beta - mean * scale

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from types import ModuleType
 
 native: ModuleType | None
+reason = ""
 try:
-    from fusedx import _native as native
-    reason = ""
+    native = import_module("fusedx._native")
 except ImportError as error:
     native, reason = None, str(error)
 

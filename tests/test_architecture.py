@@ -70,7 +70,8 @@ def python(code: str) -> str:
 
 
 def test_import_is_free() -> None:
-    assert python("import sys, fusedx; print([m for m in ('numpy', 'PIL', 'openvino', *%r) if m in sys.modules])" % (HEAVY,)) == "[]\n"
+    names = ("numpy", "PIL", "openvino", *HEAVY)
+    assert python(f"import sys, fusedx; print([m for m in {names!r} if m in sys.modules])") == "[]\n"
 
 
 def test_prediction_needs_neither_torch_nor_onnx(small_model) -> None:
@@ -93,6 +94,7 @@ def test_prediction_runs_where_torch_and_onnx_cannot_be_imported(small_model) ->
 
 def test_nothing_reads_outside_the_checkout() -> None:
     outside = "../" + "shared"
-    for file in [p for d in ("python", "engine", "kernels", "csrc", "tests", "tools", "benchmarks", "examples") for p in (ROOT / d).rglob("*")]:
+    folders = ("python", "engine", "kernels", "csrc", "tests", "tools", "benchmarks", "examples")
+    for file in [path for folder in folders for path in (ROOT / folder).rglob("*")]:
         if file.is_file() and file.suffix in {".py", ".cpp", ".hpp", ".toml", ".txt", ".sh", ".md"}:
             assert outside not in file.read_text(errors="replace"), file

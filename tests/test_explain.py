@@ -8,9 +8,11 @@ from itertools import combinations
 from pathlib import Path
 from types import SimpleNamespace
 
-import fusedx
 import numpy as np
 import pytest
+from PIL import Image
+
+import fusedx
 from fusedx.engine.errors import FusedxError
 from fusedx.engine.preprocess import normalize, to_square_uint8
 from fusedx.explain import bars, explain, heat, typeface
@@ -23,7 +25,6 @@ from fusedx.explain.scale import score_range, spread, step_ticks, ticks
 from fusedx.explain.theme import WIDTH
 from fusedx.inputs import read
 from fusedx.prediction import Prediction
-from PIL import Image
 
 PICTURES = Path(__file__).parent / "golden" / "preprocess"
 APTOS = ("No DR", "Mild", "Moderate", "Severe", "Proliferative DR")

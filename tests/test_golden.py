@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import subprocess
 import sys
@@ -9,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tolerances import GOLDEN
 
 from fusedx import golden, verify
 from fusedx.compiler import compile_checkpoint
@@ -20,6 +20,7 @@ from fusedx.engine.encoder import open_encoder
 from fusedx.engine.engine import Engine
 from fusedx.kernels import conditional_layer
 from fusedx.kernels.prior_tail import region_scores, select_regions
+from tolerances import GOLDEN
 
 HERE = Path(__file__).parent / "golden"
 SMALL = ("v1-small", "v1-noise-prior", "v2-small")
@@ -127,4 +128,4 @@ def test_a_wrong_model_fails_verification(case, tmp_path: Path) -> None:
         pytest.skip("one case is enough")
     engine = engine_of(open_model(path), "openvino", "auto")
     with pytest.raises(AssertionError, match="y_final"):
-        within(errors(engine, golden.GoldenCase(expected.name, expected.family, expected.x, expected.noise * 1.0001, expected.expected)), 1e-5)
+        within(errors(engine, dataclasses.replace(expected, noise=expected.noise * 1.0001)), GOLDEN["cpu", "float32"])

@@ -17,6 +17,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests" / "golden"
 sys.path[:0] = [str(ROOT / "tools"), str(GOLDEN)]
 import recipe  # noqa: E402
+
 import torch_diffmic as td  # noqa: E402
 
 # Largest error relative to the array's largest magnitude. float32 carries the whole network in float32, the chain's

@@ -44,8 +44,9 @@ def main() -> None:
         run([fusedx, "doctor"], folder, environment)
         run([fusedx, "demo", "-o", folder / "pictures"], folder, environment)
         assert len(list((folder / "pictures").glob("*.png"))) >= 6, "the demonstration wrote too few pictures"
-        model = subprocess.check_output([user, "-c", "import fusedx.demo as d; print(d.__path__[0])"], cwd=folder, env=environment, text=True)
-        run([fusedx, "verify", Path(model.strip()) / "model.fusedx"], folder, environment)
+        where = "from fusedx.demo import MODEL; print(MODEL)"
+        model = subprocess.check_output([user, "-c", where], cwd=folder, env=environment, text=True).strip()
+        run([fusedx, "verify", model], folder, environment)
         check = "import importlib.util as u; print([m for m in ('torch', 'onnx') if u.find_spec(m)])"
         absent = subprocess.check_output([user, "-c", check], cwd=folder, env=environment, text=True)
         assert absent.strip() == "[]", f"the wheel pulled in {absent}"

@@ -35,7 +35,6 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "python")]
 import fundus  # noqa: E402
 import torch_diffmic as td  # noqa: E402
-
 from fusedx.compiler import compile_checkpoint  # noqa: E402
 
 CLASSES = len(fundus.GRADES)

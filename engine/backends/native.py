@@ -47,5 +47,14 @@ class NativeDenoiser:
         u = self._layer(2, u, step)
         return projection.project(u, self._weight4, self._bias4)
 
-    def _layer(self, k: int, u: np.ndarray, step: np.ndarray, **condition: np.ndarray) -> np.ndarray:
-        return conditional_layer.run(u, self._panels[k], self._scale[k], self._shift[k], step, **condition)
+    def _layer(
+        self,
+        k: int,
+        u: np.ndarray,
+        step: np.ndarray,
+        *,
+        h: np.ndarray | None = None,
+        f: np.ndarray | None = None,
+        image: np.ndarray | None = None,
+    ) -> np.ndarray:
+        return conditional_layer.run(u, self._panels[k], self._scale[k], self._shift[k], step, h=h, f=f, image=image)

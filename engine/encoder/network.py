@@ -123,9 +123,9 @@ def _features_v2(g: GraphBuilder, w: Weights, network: Network, tiles: str) -> N
     regions = _project(g, w, "encoder_x_l.g", "norm_l", g.reduce("ReduceMean", h, [2, 3]), (f, c))
     regions = g.op("Transpose", g.reshape(regions, -1, REGIONS, f), perm=[0, 2, 1])
 
-    share = w.get("cond_weight", (1, f, REGIONS + 1)).astype(np.float64)
-    share = np.exp(share - share.max(axis=-1, keepdims=True))
-    share = g.constant(share / share.sum(axis=-1, keepdims=True), "cond_weight")
+    logits = w.get("cond_weight", (1, f, REGIONS + 1)).astype(np.float64)
+    weight = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    share = g.constant(weight / weight.sum(axis=-1, keepdims=True), "cond_weight")
     stack = g.op("Concat", g.reshape(image, -1, f, 1), regions, axis=2)
     g.output(image, "image_feature")
     g.output(regions, "roi_features")

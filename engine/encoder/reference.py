@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -88,7 +89,7 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
     return np.exp(-np.logaddexp(0.0, -x))
 
 
-OPERATORS = {
+OPERATORS: dict[str, Callable[..., np.ndarray]] = {
     "Add": np.add,
     "And": np.logical_and,
     "Cast": lambda x, *, to: x.astype({"float": np.float64, "int64": np.int64}[to]),

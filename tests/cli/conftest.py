@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from fusedx_process import PICTURE, PICTURES, command, environment
 
 from fusedx.cli import commands
+from fusedx_process import PICTURE, PICTURES, command, environment
 
 Run = Callable[..., subprocess.CompletedProcess]
 

@@ -9,9 +9,9 @@ import os
 import shutil
 
 import pytest
-from fusedx_process import PICTURE, PICTURES
 
 from fusedx.engine.errors import INPUT_REASONS
+from fusedx_process import PICTURE, PICTURES
 
 
 def rows_of(text: str) -> list[dict[str, str]]:

@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
-from fusedx_process import PICTURE, ROOT
 
 from fusedx.cli import commands
+from fusedx_process import PICTURE, ROOT
 
 
 def test_info(invoke, small_model, tmp_path):

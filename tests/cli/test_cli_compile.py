@@ -9,9 +9,9 @@ import time
 
 import pytest
 from click.testing import CliRunner
-from fusedx_process import start
 
 from fusedx.cli import commands
+from fusedx_process import start
 
 
 def test_compile_and_info(run, small_checkpoint, tmp_path):

@@ -8,10 +8,10 @@ import sys
 import click
 import pytest
 from click.testing import CliRunner
-from fusedx_process import environment
 
 import fusedx
 from fusedx.cli import COMMANDS, commands
+from fusedx_process import environment
 
 HEAVY = ("numpy", "openvino", "torch", "rich", "PIL", "onnx", "pydicom", "pyarrow")
 

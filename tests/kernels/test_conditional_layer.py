@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from fusedx.kernels import _loader
 from fusedx.kernels import conditional_layer as layer
 from fusedx.kernels.conditional_layer import reference

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from fusedx.kernels import _loader, philox
 from fusedx.kernels.philox import reference
 

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+
 from fusedx.kernels import _loader, projection
 from fusedx.kernels.projection import reference
 

@@ -7,11 +7,12 @@ evaluated; two calls that change one direction each ask any Pillow for exactly t
 
 import numpy as np
 import pytest
-from fusedx.kernels import _loader, resize
-from fusedx.kernels.resize import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+
+from fusedx.kernels import _loader, resize
+from fusedx.kernels.resize import reference
 
 native = pytest.mark.skipif(_loader.native is None, reason=f"fusedx._native is not built: {_loader.reason}")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from fusedx.kernels import _loader
 from fusedx.kernels import conditional_layer as layer
 

@@ -20,6 +20,17 @@ _FLAGS = (
     "sse4_2 avx f16c fma avx2 avx_vnni avx512f avx512vl avx512bw avx512_vnni avx512_bf16 avx512_fp16 amx_tile amx_bf16 amx_int8 "
     "asimd asimdhp asimddp bf16 i8mm sve sve2"
 ).split()  # fmt: skip
+_SYNTAXES = (
+    "RLELossless",
+    "JPEGBaseline8Bit",
+    "JPEGExtended12Bit",
+    "JPEGLossless",
+    "JPEGLosslessSV1",
+    "JPEGLSLossless",
+    "JPEGLSNearLossless",
+    "JPEG2000Lossless",
+    "JPEG2000",
+)
 
 
 def diagnose() -> dict[str, Any]:
@@ -101,8 +112,7 @@ def dicom() -> dict[str, Any]:
     """Transfer syntax -> the plugins that decode it here."""
     uids = import_module("pydicom.uid")
     get_decoder = import_module("pydicom.pixels").get_decoder
-    names = "RLELossless JPEGBaseline8Bit JPEGExtended12Bit JPEGLossless JPEGLosslessSV1 JPEGLSLossless JPEGLSNearLossless JPEG2000Lossless JPEG2000"
-    syntaxes = {name: [str(plugin) for plugin in get_decoder(getattr(uids, name)).available_plugins] for name in names.split()}
+    syntaxes = {name: [str(plugin) for plugin in get_decoder(getattr(uids, name)).available_plugins] for name in _SYNTAXES}
     missing = [name for name, plugins in syntaxes.items() if not plugins]
     return {"decoders": syntaxes, "missing": missing, "install": "pip install 'fusedx[dicom]'" if missing else None}
 

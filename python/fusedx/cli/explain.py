@@ -40,7 +40,7 @@ def command(model: str, image: str, output: str, overwrite: bool, draws: int | N
         from fusedx.results.png import save_png
 
         stage("computing and drawing")
-        picture = explain(opened, image, seed=seed, draws=draws)
+        picture = explain(opened, image, seed=seed, draws=opened.manifest.default_draws if draws is None else draws)
         save_png(picture, target)
     click.echo(f"{printable(str(target))}: {picture.width} x {picture.height}")
 

@@ -52,7 +52,7 @@ noise_options = stacked(
     click.option("--seed", type=click.IntRange(0, MAX_SEED), metavar="N", help="Seed of the noise.  [default: the model's]"),
 )  # fmt: skip
 picture_options = stacked(
-    click.option("--frame", type=click.IntRange(0), default=0, show_default=True, metavar="N", help="Frame of a multi-frame image, from 0."),
+    click.option("--frame", type=click.IntRange(0), default=0, show_default=True, metavar="N", help="Which frame of an image, from 0."),
     click.option(
         "--exif-orientation", type=click.Choice(["ignore", "apply"]),
         help="Turn photographs upright by their EXIF tag, or not.  [default: the model's choice]",

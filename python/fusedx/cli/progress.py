@@ -53,7 +53,7 @@ def images(total: int | None, console: Console | None = None) -> Iterator[Callab
         def render(self, task: Any) -> Text:
             return Text(f"{task.finished_speed or task.speed or 0:.1f} images/s")
 
-    parts = (TextColumn("classifying"), BarColumn(), MofNCompleteColumn(), Rate(), TextColumn("left"), TimeRemainingColumn())
+    parts = (TextColumn("classifying"), BarColumn(24), MofNCompleteColumn(), Rate(), TextColumn("left"), TimeRemainingColumn())
     with Progress(*parts, console=console or Console(stderr=True), transient=True, speed_estimate_period=60) as progress:
         task = progress.add_task("", total=total)
         yield lambda done: progress.advance(task, done)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,8 @@ from fusedx.engine.weights import Weights
 V2_STEPS = 10
 #: Parts of a whole EfficientSAM that the trunk does not use.
 _SAM_UNUSED = ("neck.", "prompt_encoder.", "mask_decoder.")
+#: Mappings of one entry that may lie around the configuration of a Lightning checkpoint.
+_MAX_WRAPPING = 4
 _V1_FILES = ("ckpt_best.pth", "aux_ckpt_best.pth", "config.yml")
 
 
@@ -40,9 +41,13 @@ def read(source: Path, family: str | None = None, steps: int | None = None) -> C
     """Detect the family (unless given) and read.  CheckpointError or ConfigError says what is missing."""
     if family is not None and family not in FAMILIES:
         raise ConfigError(f"unknown family {family!r}; known: {', '.join(FAMILIES)}")
-    if not source.exists():
-        raise CheckpointError(f"{source} does not exist")
-    found = detect(source)
+    try:
+        found = detect(source)
+    except (OSError, ValueError) as error:  # a name that is too long, a folder that may not be read
+        if isinstance(error, CheckpointError):
+            raise
+        shown = torch_file.printable(str(source))
+        raise CheckpointError(f"{shown} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if family is not None and family != found:
         raise CheckpointError(f"{source} holds a {found} checkpoint, not {family}")
     return _read_v1(source, steps) if found == "diffmic-v1" else _read_v2(source, steps)
@@ -50,11 +55,13 @@ def read(source: Path, family: str | None = None, steps: int | None = None) -> C
 
 def detect(source: Path) -> str:
     """diffmic-v1 for a folder with its three files, diffmic-v2 for a Lightning checkpoint (or a folder with one)."""
+    if not source.exists():
+        raise CheckpointError(f"{torch_file.printable(str(source))} does not exist")
     if source.is_dir():
         present = [name for name in _V1_FILES if (source / name).is_file()]
         if len(present) == len(_V1_FILES):
             return "diffmic-v1"
-        if list(source.glob("*.ckpt")):
+        if _lightning_files(source):
             return "diffmic-v2"
         missing = ", ".join(n for n in _V1_FILES if n not in present)
         raise CheckpointError(f"{source} is not a checkpoint folder: diffmic-v1 lacks {missing}; diffmic-v2 needs one .ckpt file")
@@ -63,14 +70,18 @@ def detect(source: Path) -> str:
     return "diffmic-v2"
 
 
+def _lightning_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix == ".ckpt" and path.is_file())
+
+
 def _read_v1(folder: Path, steps: int | None) -> Checkpoint:
     config = config_yaml.load(folder / "config.yml")
     data, diffusion, model = (_section(config, name, folder / "config.yml") for name in ("data", "diffusion", "model"))
-    if not diffusion.get("apply_aux_cls", True):
+    if not _switch(diffusion, "apply_aux_cls", True):
         raise CheckpointError(f"{folder}: apply_aux_cls is false (no prior encoder), which fusedx does not support")
-    main = Weights(torch_file.state_dict(_first(folder / "ckpt_best.pth"), "ckpt_best.pth"), "model")
+    main = Weights(_first_state_dict(folder / "ckpt_best.pth"), "model")
     # The published evaluation loads the prior encoder non-strictly, so further tensors are reported and not refused.
-    aux = Weights(torch_file.state_dict(_first(folder / "aux_ckpt_best.pth"), "aux_ckpt_best.pth"), "prior encoder", strict=False)
+    aux = Weights(_first_state_dict(folder / "aux_ckpt_best.pth"), "prior encoder", strict=False)
     network = Network(
         family="diffmic-v1",
         num_classes=_number(data, "num_classes", int),
@@ -78,8 +89,8 @@ def _read_v1(folder: Path, steps: int | None) -> Checkpoint:
         prior_arch="resnet50",
         feature_arch=_arch(model),
         backbone_width=_width(aux),
-        include_guidance=bool(diffusion.get("include_guidance", True)),
-        noise_prior=bool(diffusion.get("noise_prior", False)),
+        include_guidance=_switch(diffusion, "include_guidance", True),
+        noise_prior=_switch(diffusion, "noise_prior", False),
     )
     notes = []
     saved = _number(diffusion, "test_timesteps", int)
@@ -91,7 +102,7 @@ def _read_v1(folder: Path, steps: int | None) -> Checkpoint:
         prior=aux,
         model=main,
         files=[folder / name for name in _V1_FILES],
-        dataset=str(data.get("dataset", "")),
+        dataset=_dataset(data),
         notes=notes,
     )
 
@@ -99,20 +110,21 @@ def _read_v1(folder: Path, steps: int | None) -> Checkpoint:
 def _read_v2(source: Path, steps: int | None) -> Checkpoint:
     path = source
     if source.is_dir():
-        candidates = sorted(source.glob("*.ckpt"))
+        candidates = _lightning_files(source)
         if len(candidates) > 1:
             raise CheckpointError(f"{source} holds {len(candidates)} .ckpt files; name one: {', '.join(c.name for c in candidates)}")
         path = candidates[0]
     saved = torch_file.load(path)
-    if not isinstance(saved, Mapping) or "state_dict" not in saved or "hyper_parameters" not in saved:
+    if not isinstance(saved, dict) or "state_dict" not in saved or "hyper_parameters" not in saved:
         raise CheckpointError(f"{path} is not a DiffMIC-v2 Lightning checkpoint: it lacks state_dict or hyper_parameters")
     config = saved["hyper_parameters"]
-    while isinstance(config, Mapping) and len(config) == 1:
-        config = next(iter(config.values()))
+    for _ in range(_MAX_WRAPPING):
+        if isinstance(config, dict) and len(config) == 1:
+            (config,) = dict.values(config)
     data, diffusion, model = (_section(config, name, path) for name in ("data", "diffusion", "model"))
-    if _number(model, "num_k", int, REGIONS) != REGIONS:
-        raise CheckpointError(f"{path}: num_k is {model['num_k']}; the published network has {REGIONS} regions")
-    tensors = torch_file.state_dict(saved["state_dict"], path.name)
+    if (regions := _number(model, "num_k", int, REGIONS)) != REGIONS:
+        raise CheckpointError(f"{path}: num_k is {regions}; the published network has {REGIONS} regions")
+    tensors = torch_file.state_dict(saved["state_dict"], path)
     parts = {p: {n.removeprefix(p): t for n, t in tensors.items() if n.startswith(p)} for p in ("model.", "aux_model.")}
     for prefix, part in parts.items():
         if not part:
@@ -131,13 +143,13 @@ def _read_v2(source: Path, steps: int | None) -> Checkpoint:
         vit_width=(main.shape("encoder_x.f.patch_embed.proj.bias") or (384,))[0],
         vit_depth=max(vit.depth(main, "encoder_x.f"), 1),
     )
-    if _text(diffusion, "beta_schedule") != "linear":
-        raise CheckpointError(f"{path}: beta_schedule {diffusion['beta_schedule']!r}; DiffMIC-v2's sampler is specified for linear alone")
+    if (betas := _text(diffusion, "beta_schedule")) != "linear":
+        raise CheckpointError(f"{path}: beta_schedule {_show(betas)}; DiffMIC-v2's sampler is specified for linear alone")
     notes = [f"ignored model: {name}" for name in unused] + [f"ignored {name}" for name in rest]
     if steps is None:
         notes.append(f"{V2_STEPS} DDIM steps, as published; no checkpoint records them")
     schedule = _schedule(diffusion, V2_STEPS if steps is None else steps)
-    return Checkpoint(network, schedule, aux, main, [path], str(data.get("dataset", "")), notes)
+    return Checkpoint(network, schedule, aux, main, [path], _dataset(data), notes)
 
 
 def _plain_sam_names(tensors: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], list[str]]:
@@ -151,40 +163,67 @@ def _plain_sam_names(tensors: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarr
         rest = rest.removeprefix("image_encoder.")
         if rest.startswith(_SAM_UNUSED) or rest in ("pixel_mean", "pixel_std"):
             unused.append(name)
+        elif f"encoder_x.f.{rest}" in kept:
+            raise CheckpointError(f"the image encoder's tensor encoder_x.f.{rest} is in it twice, with and without image_encoder.")
         else:
             kept[f"encoder_x.f.{rest}"] = tensor
     return kept, sorted(unused)
 
 
-def _first(path: Path) -> Any:
+def _first_state_dict(path: Path) -> dict[str, np.ndarray]:
     saved = torch_file.load(path)
     if not isinstance(saved, (list, tuple)) or not saved:
         raise CheckpointError(f"{path} should hold a list whose first entry is the state dict, found {type(saved).__name__}")
-    return saved[0]
+    return torch_file.state_dict(saved[0], path)
 
 
-def _section(config: Any, name: str, path: Path) -> Mapping[str, Any]:
-    section = config.get(name) if isinstance(config, Mapping) else None
-    if not isinstance(section, Mapping):
+# Sections are read with dict.get and not by their own methods, which an EasyDict's entries can hide.
+
+
+def _section(config: Any, name: str, path: Path) -> dict[str, Any]:
+    section = dict.get(config, name) if isinstance(config, dict) else None
+    if not isinstance(section, dict):
         raise CheckpointError(f"{path}: the configuration has no section {name!r}")
     return section
 
 
-def _number(section: Mapping[str, Any], key: str, kind: type, default: Any = None) -> Any:
-    value = section.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or (kind is int and value != int(value)):
-        raise CheckpointError(f"the configuration's {key} should be a number, found {value!r}")
+def _show(value: Any) -> str:
+    """A value of the configuration in a message: short, whatever it is."""
+    if isinstance(value, str):
+        return repr(value[:80])
+    if value is None or isinstance(value, (bool, float)) or (isinstance(value, int) and value.bit_length() < 200):
+        return repr(value)
+    return f"a {type(value).__name__}" + (" of many digits" if isinstance(value, int) else "")
+
+
+def _number(section: dict[str, Any], key: str, kind: type, default: Any = None) -> Any:
+    value = dict.get(section, key, default)
+    fits = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1 << 62
+    if not fits or (kind is int and value != int(value)):
+        raise CheckpointError(f"the configuration's {key} should be a number, found {_show(value)}")
     return kind(value)
 
 
-def _text(section: Mapping[str, Any], key: str) -> str:
-    value = section.get(key)
-    if not isinstance(value, str):
-        raise CheckpointError(f"the configuration's {key} should be text, found {value!r}")
+def _switch(section: dict[str, Any], key: str, default: bool) -> bool:
+    value = dict.get(section, key, default)
+    if not isinstance(value, bool):
+        raise CheckpointError(f"the configuration's {key} should be true or false, found {_show(value)}")
     return value
 
 
-def _schedule(diffusion: Mapping[str, Any], steps: int) -> Schedule:
+def _text(section: dict[str, Any], key: str) -> str:
+    value = dict.get(section, key)
+    if not isinstance(value, str):
+        raise CheckpointError(f"the configuration's {key} should be text, found {_show(value)}")
+    return value
+
+
+def _dataset(data: dict[str, Any]) -> str:
+    value = dict.get(data, "dataset")
+    return value if isinstance(value, str) else ""
+
+
+def _schedule(diffusion: dict[str, Any], steps: int) -> Schedule:
     return Schedule(
         beta_schedule=_text(diffusion, "beta_schedule"),
         beta_start=_number(diffusion, "beta_start", float),
@@ -194,10 +233,10 @@ def _schedule(diffusion: Mapping[str, Any], steps: int) -> Schedule:
     )
 
 
-def _arch(model: Mapping[str, Any]) -> str:
+def _arch(model: dict[str, Any]) -> str:
     arch = _text(model, "arch")
     if arch not in BACKBONES:
-        raise CheckpointError(f"the configuration's arch is {arch!r}; supported: {', '.join(BACKBONES)}")
+        raise CheckpointError(f"the configuration's arch is {_show(arch)}; supported: {', '.join(BACKBONES)}")
     return arch
 
 

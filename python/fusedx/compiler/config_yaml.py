@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from fusedx.compiler.torch_file import printable
 from fusedx.engine.errors import CheckpointError, UnavailableError
 
 #: The only tag that is accepted, and it becomes a plain mapping: nothing is constructed from its name.
 NAMESPACE_TAG = "tag:yaml.org,2002:python/object:argparse.Namespace"
-_MAX_BYTES = 1 << 20
+#: Real ones have 2 KB; a parser in Python is slow enough that a megabyte would be an attack.
+_MAX_BYTES = 64 << 10
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -20,22 +22,29 @@ def load(path: Path) -> dict[str, Any]:
         raise UnavailableError("compiling a checkpoint needs pyyaml: pip install 'fusedx[compile]'") from None
 
     class Loader(yaml.SafeLoader):
-        """SafeLoader plus the one tag; aliases are refused, because they make a small file expand without bound."""
+        """SafeLoader plus the one tag, without aliases (which make a small file expand without bound) and repeated keys."""
 
         def compose_node(self, parent: Any, index: Any) -> Any:
             if self.check_event(yaml.events.AliasEvent):
                 raise yaml.YAMLError("aliases are not accepted")
             return super().compose_node(parent, index)
 
-    Loader.add_constructor(NAMESPACE_TAG, lambda loader, node: loader.construct_mapping(node, deep=True))
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            mapping = super().construct_mapping(node, deep=True)
+            if len(mapping) != len(node.value):
+                keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+                raise yaml.YAMLError(f"the key {next(k for k in keys if keys.count(k) > 1)!r} is given twice")
+            return mapping
+
+    Loader.add_constructor(NAMESPACE_TAG, Loader.construct_mapping)
     try:
         if path.stat().st_size > _MAX_BYTES:
-            raise CheckpointError(f"{path} is larger than 1 MiB, which no training configuration is")
+            raise CheckpointError(f"{path} is larger than {_MAX_BYTES >> 10} KiB, which no training configuration is")
         value = yaml.load(path.read_text(encoding="utf-8"), Loader=Loader)  # noqa: S506: the loader above is a restricted SafeLoader
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, TypeError, RecursionError, AttributeError) as error:
+    except (yaml.YAMLError, ArithmeticError, LookupError, ValueError, TypeError, RecursionError, AttributeError) as error:
         if isinstance(error, CheckpointError):
             raise
-        text = " ".join(str(error).split())[:300]
+        text = printable(" ".join(str(error).split()), 300)
         raise CheckpointError(f"{path} is refused: {text}. Only plain YAML and the argparse.Namespace tag are read") from None
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from None

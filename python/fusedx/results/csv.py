@@ -54,14 +54,17 @@ def records(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
             record = b""
 
 
-def decode(record: bytes, columns: list[Column] | None) -> Row | list[str]:
-    """A record as a row, or as the header's names where ``columns`` is None.  ValueError when it does not fit."""
+def header(record: bytes) -> list[str]:
+    """The cells of a record.  ValueError when it is not CSV in UTF-8."""
     try:
-        cells = next(csv.reader(io.StringIO(record.decode(), newline=""), strict=True))
+        return next(csv.reader(io.StringIO(record.decode(), newline=""), strict=True))
     except (csv.Error, StopIteration) as error:
         raise ValueError(str(error)) from None
-    if columns is None:
-        return cells
+
+
+def decode(record: bytes, columns: list[Column]) -> Row:
+    """A record as the row that was written.  ValueError when it does not fit the columns."""
+    cells = header(record)
     if len(cells) != len(columns):
         raise ValueError(f"{len(cells)} cells in {len(columns)} columns")
     return {column.name: value_of(cell, column.kind) for cell, column in zip(cells, columns, strict=True)}

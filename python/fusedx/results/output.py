@@ -2,37 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from fusedx.engine.errors import FusedxError
-from fusedx.results import parquet
+from fusedx.results import parquet, resume
 from fusedx.results.csv import CSVWriter
 from fusedx.results.jsonl import JSONLWriter
 from fusedx.results.rows import Run, columns
-from fusedx.results.writer import Writer
+from fusedx.results.writer import Existing, OutputError, Writer
 
 FORMATS = (".csv", ".jsonl", ".parquet")
-
-
-class OutputError(FusedxError):
-    """A table cannot be written where it was asked for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Existing:
-    """The rows that a resumed table already has.  sources: how often each occurs."""
-
-    sources: Counter[str]
-    failed: int = 0
-    cut: int = 0
-
-    @property
-    def rows(self) -> int:
-        return self.sources.total()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +62,6 @@ class Destination:
         return (CSVWriter(file, table) if self.kind == ".csv" else JSONLWriter(file, table)), Existing(Counter())
 
     def _reopen(self, run: Run) -> tuple[Writer, Existing]:
-        from fusedx.results import resume
 
         with self.path.open("rb") as present:
             existing, end = resume.read(present, self.path, run)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import IO
 
 from fusedx.results import csv, jsonl
-from fusedx.results.output import Existing, OutputError
 from fusedx.results.rows import RUN_COLUMNS, Row, Run, columns
+from fusedx.results.writer import Existing, OutputError
 
 
 def read(file: IO[bytes], path: Path, run: Run) -> tuple[Existing, int]:
@@ -36,16 +36,17 @@ def _rows(file: IO[bytes], path: Path, run: Run) -> Iterator[tuple[int, Row | No
     names = [column.name for column in table]
     is_csv = path.suffix.lower() == ".csv"
     for number, (end, record) in enumerate(csv.records(file) if is_csv else jsonl.records(file), start=1):
+        row: Row | None = None
         try:
             if is_csv and number == 1:
-                found, row = csv.decode(record, None), None
+                found = csv.header(record)
             else:
                 row = csv.decode(record, table) if is_csv else jsonl.decode(record)
                 found = list(row)
         except ValueError as error:
             raise OutputError(f"{path}: record {number} cannot be read ({error}); it was left alone") from None
-        if list(found) != names:
-            raise OutputError(f"{path} has other columns ({_difference(list(found), names)}); it was left alone")
+        if found != names:
+            raise OutputError(f"{path} has other columns ({_difference(found, names)}); it was left alone")
         yield end, row
 
 

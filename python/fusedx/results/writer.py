@@ -2,9 +2,30 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import dataclass
 from typing import IO, Protocol
 
+from fusedx.engine.errors import FusedxError
 from fusedx.results.rows import Row
+
+
+class OutputError(FusedxError):
+    """A table cannot be written where it was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Existing:
+    """The rows that a resumed table already has.  sources: how often each occurs."""
+
+    sources: Counter[str]
+    failed: int = 0
+    cut: int = 0
+
+    @property
+    def rows(self) -> int:
+        """How many there are."""
+        return self.sources.total()
 
 
 class Writer(Protocol):
