@@ -16,7 +16,7 @@ import numpy as np
 from fusedx.engine import sampler
 from fusedx.engine.backends import Denoiser
 from fusedx.engine.encoder import Encoder
-from fusedx.engine.errors import ConfigError, FusedxError
+from fusedx.engine.errors import ConfigError, FusedxError, require_int
 from fusedx.engine.manifest import IMAGE_SIZE, Network
 from fusedx.engine.noise import draw_noise
 from fusedx.engine.schedule import Schedule, ddim_coefficients, posterior_coefficients
@@ -58,8 +58,7 @@ class Engine:
 
         Returns results in order and the seconds spent on the whole batch by stage: encoder, chain.
         """
-        if not isinstance(draws, int) or isinstance(draws, bool) or not 1 <= draws <= MAX_DRAWS:
-            raise ConfigError(f"draws must be an integer from 1 to {MAX_DRAWS}, got {draws!r}")
+        draws = require_int("draws", draws, 1, MAX_DRAWS)
         started = time.perf_counter()
         encoded = self._encode(images)
         encoder_done = time.perf_counter()
@@ -167,7 +166,10 @@ class Engine:
         return images.astype(np.float32, copy=False)
 
     def _checked_noise(self, noise: np.ndarray | tuple[np.ndarray, np.ndarray], batch: int) -> np.ndarray:
-        z = np.asarray(noise, np.float64)
+        try:
+            z = np.asarray(noise, np.float64)
+        except (TypeError, ValueError):
+            raise ConfigError(f"noise must be numbers, got {type(noise).__name__} with entries that are not, or of unequal shapes") from None
         rows = 2 if self._v2 else self.schedule.steps
         expected = (rows, batch, self.network.num_classes)
         if z.shape != expected:

@@ -6,6 +6,8 @@ expected, what was found, and what to do about it.
 
 from __future__ import annotations
 
+import operator
+
 
 class FusedxError(Exception):
     """Base of every deliberate fusedx error."""
@@ -13,6 +15,17 @@ class FusedxError(Exception):
 
 class ConfigError(FusedxError, ValueError):
     """A setting has an unknown name or an impossible value."""
+
+
+def require_int(name: str, value: object, low: int, high: int) -> int:
+    """``value`` as an int, numpy's integers included; ConfigError names the setting and its range."""
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = None
+    if number is None or not low <= number <= high:
+        raise ConfigError(f"{name} must be an integer from {low} to {high}, got {value!r}")
+    return number
 
 
 class UnavailableError(FusedxError, RuntimeError):

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import typing
+from collections.abc import Iterable
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
-from typing import Any
+from typing import Any, NoReturn
+
+import numpy as np
 
 from fusedx.engine.errors import ConfigError, ModelFormatError
-from fusedx.engine.schedule import Schedule
+from fusedx.engine.schedule import Schedule, ddim_coefficients, posterior_coefficients
 
 FORMAT = "fusedx-compiled-model"
 FORMAT_VERSION = 1
@@ -22,6 +26,7 @@ FAMILIES = ("diffmic-v1", "diffmic-v2")
 BACKBONES = ("resnet18", "resnet50")
 TASKS = ("multiclass", "multilabel")
 MAX_CLASSES = 1000
+_MAX_NESTING = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +80,7 @@ class Preprocessing:
         _one_of("exif_orientation", self.exif_orientation, ("ignore", "apply"))
         for f in fields(self):
             if f.name != "exif_orientation" and getattr(self, f.name) != f.default:
-                raise ConfigError(f"preprocessing.{f.name} is {getattr(self, f.name)!r}; this fusedx computes {f.default!r} only")
+                raise ConfigError(f"preprocessing.{f.name} is {_short(getattr(self, f.name))}; this fusedx computes {f.default!r} only")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +125,9 @@ class Manifest:
         _within("default_seed", self.default_seed, 0, (1 << 64) - 1)
         if len(self.classes) != self.network.num_classes:
             raise ConfigError(f"{len(self.classes)} class names for {self.network.num_classes} classes")
-        if len(set(self.classes)) != len(self.classes) or not all(c.strip() for c in self.classes):
-            raise ConfigError(f"class names must be distinct and not empty: {list(self.classes)}")
+        if len(set(self.classes)) != len(self.classes) or not all(c.strip() and c.isprintable() for c in self.classes):
+            raise ConfigError(f"class names must be distinct, printable and not empty: {str(list(self.classes))[:500]}")
+        check_chain(self.network, self.schedule)
 
     @property
     def family(self) -> str:
@@ -129,36 +135,99 @@ class Manifest:
         return self.network.family
 
     def to_json(self) -> str:
-        """Text of manifest.json; equal manifests give equal bytes."""
+        """Text of manifest.json; equal manifests give equal bytes.  ConfigError where ``metrics`` is not plain JSON."""
         data = asdict(self)
         family = data["network"].pop("family")
         head = {"format": data.pop("format"), "format_version": data.pop("format_version"), "family": family}
-        return json.dumps(head | data, indent=1, ensure_ascii=False) + "\n"
+        try:
+            return json.dumps(head | data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        except (ValueError, TypeError) as error:
+            raise ConfigError(f"metrics cannot be written as JSON: {error}") from None
 
     @staticmethod
     def from_json(text: str) -> Manifest:
         """Parse and validate; ModelFormatError says which key is wrong, and a newer format is refused first."""
         try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            data = parse_json(text)
+        except ValueError as error:
             raise ModelFormatError(f"manifest.json is not JSON: {error}") from None
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise ModelFormatError(f"manifest.json does not describe a fusedx model (its \"format\" is not {FORMAT!r})")
         version = data.get("format_version")
         if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-            raise ModelFormatError(f"manifest.json has no valid format_version: {version!r}")
+            raise ModelFormatError(f"manifest.json has no valid format_version: {_short(version)}")
         if version > FORMAT_VERSION:
             raise ModelFormatError(
-                f"the model has format {version} and this fusedx reads up to {FORMAT_VERSION}: "
+                f"the model has format {_short(version)} and this fusedx reads up to {FORMAT_VERSION}: "
                 "upgrade fusedx, or compile the checkpoint again with this version"
             )
         family = data.pop("family", None)
         if isinstance(data.get("network"), dict):
+            if "family" in data["network"]:
+                raise ModelFormatError("manifest.json: manifest.network has an unknown key 'family'; it belongs to the top level")
             data["network"] = {"family": family} | data["network"]
         try:
             return from_dict(Manifest, data, "manifest")
         except ConfigError as error:
             raise ModelFormatError(f"manifest.json: {error}") from None
+
+
+def check_chain(network: Network, schedule: Schedule) -> None:
+    """ConfigError where the network's sampler cannot run this schedule."""
+    with np.errstate(all="ignore"):
+        if network.family == "diffmic-v1":
+            posterior_coefficients(schedule)
+            return
+        if schedule.beta_schedule != "linear":
+            raise ConfigError(f"beta_schedule {schedule.beta_schedule!r}: DiffMIC-v2's sampler is specified for linear alone")
+        if not (ddim_coefficients(schedule).sqrt_alpha_bar > 0).all():
+            raise ConfigError("the schedule's alpha_bar reaches 0 in float32, where DDIM divides by it; use smaller betas or fewer timesteps")
+
+
+def parse_json(text: str) -> Any:
+    """JSON as RFC 8259 means it: no NaN or Infinity, no key twice, no lone surrogates, and not nested beyond reason.  ValueError."""
+
+    def refuse(constant: str) -> NoReturn:
+        raise ValueError(f"{constant} is not a JSON number")
+
+    def number(digits: str) -> float:
+        value = float(digits)
+        if not math.isfinite(value):
+            raise ValueError(f"{digits[:40]} is too large")
+        return value
+
+    def unique(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+        mapping: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in mapping:
+                raise ValueError(f"the key {_short(key)} is given twice")
+            mapping[key] = value
+        return mapping
+
+    try:
+        data = json.loads(text, parse_constant=refuse, parse_float=number, object_pairs_hook=unique)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    level = [data]
+    for _ in range(_MAX_NESTING):
+        level = [v for parent in level for v in _children(parent)]
+        if not level:
+            return data
+    raise ValueError("it is nested too deeply")
+
+
+def _children(value: Any) -> Iterable[Any]:
+    if isinstance(value, str):
+        value.encode()  # refuses lone surrogates: UnicodeEncodeError is a ValueError
+    return [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else ()
+
+
+def _short(value: object) -> str:
+    """repr for a message: bounded, and never so many digits that Python refuses."""
+    if isinstance(value, int) and value.bit_length() > 200:
+        return "an integer of many digits"
+    text = repr(value)
+    return text if len(text) <= 100 else text[:100] + "..."
 
 
 def from_dict(kind: Any, value: Any, where: str) -> Any:
@@ -178,7 +247,7 @@ def from_dict(kind: Any, value: Any, where: str) -> Any:
         if not isinstance(value, dict):
             raise ConfigError(f"{where} must be an object, got {type(value).__name__}")
         return {k: from_dict(arguments[1], v, f"{where}.{k}") for k, v in value.items()}
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+    if kind is float and isinstance(value, int) and not isinstance(value, bool) and value.bit_length() < 1000:
         return float(value)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise ConfigError(f"{where} must be {kind.__name__}, got {type(value).__name__}")
@@ -192,8 +261,8 @@ def _dataclass_from(kind: Any, value: Any, where: str) -> Any:
     known = {f.name: f for f in fields(kind)}
     for key in value:
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            raise ConfigError(f"{where} has an unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+            near = difflib.get_close_matches(key[:80], known, n=1)
+            raise ConfigError(f"{where} has an unknown key {_short(key)}" + (f"; did you mean {near[0]!r}?" if near else ""))
     missing = [n for n, f in known.items() if n not in value and f.default is MISSING and f.default_factory is MISSING]
     if missing:
         raise ConfigError(f"{where} lacks {', '.join(missing)}")
@@ -202,10 +271,10 @@ def _dataclass_from(kind: Any, value: Any, where: str) -> Any:
 
 def _one_of(name: str, value: object, allowed: typing.Collection[object]) -> None:
     if value not in allowed:
-        raise ConfigError(f"{name} must be one of {', '.join(map(str, allowed))}; got {value!r}")
+        raise ConfigError(f"{name} must be one of {', '.join(map(str, allowed))}; got {_short(value)}")
 
 
 def _within(name: str, value: int, low: int, high: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise ConfigError(f"{name} must be an integer from {low} to {high}, got {value!r}")
+        raise ConfigError(f"{name} must be an integer from {low} to {high}, got {_short(value)}")
 

@@ -10,7 +10,7 @@ import hashlib
 
 import numpy as np
 
-from fusedx.engine.errors import ConfigError
+from fusedx.engine.errors import require_int
 from fusedx.kernels import philox
 
 MAX_SEED = (1 << 64) - 1
@@ -18,8 +18,7 @@ MAX_SEED = (1 << 64) - 1
 
 def noise_key(seed: int, image_sha256: str) -> np.ndarray:
     """uint32 [2]: the first 8 bytes of SHA-256("fusedx-noise-1" | seed, 8 bytes little-endian | image digest, 32 bytes)."""
-    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed <= MAX_SEED:
-        raise ConfigError(f"seed must be an integer from 0 to 2^64-1, got {seed!r}")
+    seed = require_int("seed", seed, 0, MAX_SEED)
     digest = hashlib.sha256(b"fusedx-noise-1" + seed.to_bytes(8, "little") + bytes.fromhex(image_sha256)).digest()
     return np.frombuffer(digest[:8], "<u4").astype(np.uint32)
 

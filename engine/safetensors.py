@@ -1,12 +1,12 @@
 """Memory-mapped reading of a .safetensors file.
 
 The safetensors package copies each tensor when it reads for numpy; a denoiser of several hundred megabytes is mapped here
-instead, and paged in by whoever packs it.  Only what the format promises is accepted: contiguous, non-overlapping float32.
+instead, and paged in by whoever packs it.  Only what the format promises is accepted: tensors that lie one after the other,
+without gaps, overlaps or a remainder, each aligned to its element.
 """
 
 from __future__ import annotations
 
-import json
 import mmap
 import struct
 from pathlib import Path
@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from fusedx.engine.errors import ModelFormatError
+from fusedx.engine.manifest import parse_json
 
-_MAX_HEADER = 100 << 20
+_MAX_HEADER = 1 << 20
 _DTYPES = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
 
 
@@ -29,13 +30,17 @@ def read(path: Path) -> dict[str, np.ndarray]:
         (size,) = struct.unpack_from("<Q", buffer, 0)
         if size > min(_MAX_HEADER, len(buffer) - 8):
             raise ValueError(f"header of {size} bytes in a file of {len(buffer)}")
-        header = json.loads(buffer[8 : 8 + size])
+        header = parse_json(buffer[8 : 8 + size].decode())
         if not isinstance(header, dict):
             raise ValueError("the header is not an object")
         header.pop("__metadata__", None)
+        if size % 8:
+            raise ValueError("its tensors are not aligned to 8 bytes")
         return _tensors(memoryview(buffer)[8 + size :], header)
-    except (ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
-        raise ModelFormatError(f"{path.name} is not a valid safetensors file: {error}") from None
+    except OSError as error:
+        raise ModelFormatError(f"{path} cannot be read: {error.strerror or error}") from None
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
+        raise ModelFormatError(f"{path.name} is not a valid safetensors file: {str(error)[:300]}") from None
 
 
 def _tensors(data: memoryview, header: dict[str, dict[str, object]]) -> dict[str, np.ndarray]:
@@ -44,18 +49,20 @@ def _tensors(data: memoryview, header: dict[str, dict[str, object]]) -> dict[str
     for name, entry in header.items():
         dtype = _DTYPES.get(str(entry["dtype"]))
         if dtype is None:
-            raise ValueError(f"{name} has dtype {entry['dtype']!r}; expected {' or '.join(_DTYPES)}")
+            raise ValueError(f"{name[:80]} has dtype {str(entry['dtype'])[:20]}; expected {' or '.join(_DTYPES)}")
         shape, (start, end) = entry["shape"], entry["data_offsets"]  # type: ignore[misc]
         if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in [*shape, start, end]):
-            raise ValueError(f"{name} has a malformed shape or offsets")
+            raise ValueError(f"{name[:80]} has a malformed shape or offsets")
         count = 1
         for n in shape:
             count *= n
         if end > len(data) or end - start != count * dtype.itemsize:
-            raise ValueError(f"{name} does not fit: shape {shape}, bytes {start} to {end} of {len(data)}")
+            raise ValueError(f"{name[:80]} does not fit: shape {shape[:8]}, bytes {start} to {end} of {len(data)}")
+        if start % dtype.itemsize:
+            raise ValueError(f"{name[:80]} starts at byte {start}, which is not aligned for {dtype.name}")
         spans.append((start, end))
         arrays[name] = np.frombuffer(data[start:end], dtype).reshape(shape)
     spans.sort()
-    if any(a[1] > b[0] for a, b in zip(spans, spans[1:], strict=False)):
-        raise ValueError("tensors overlap")
+    if [0, *(end for _, end in spans)] != [*(start for start, _ in spans), len(data)]:
+        raise ValueError("tensors overlap or leave gaps")
     return arrays

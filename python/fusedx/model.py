@@ -16,9 +16,10 @@ import fusedx
 from fusedx.engine.backends import open_backend
 from fusedx.engine.compiled import CompiledModel, open_model
 from fusedx.engine.encoder import open_encoder
-from fusedx.engine.engine import Engine, Result
-from fusedx.engine.errors import ConfigError, InputError, UnavailableError
+from fusedx.engine.engine import MAX_DRAWS, Engine, Result
+from fusedx.engine.errors import ConfigError, InputError, UnavailableError, require_int
 from fusedx.engine.manifest import Manifest
+from fusedx.engine.noise import MAX_SEED
 from fusedx.engine.preprocess import normalize, to_square_uint8
 from fusedx.inputs import Picture, ReadOptions, read
 from fusedx.prediction import Failure, Prediction
@@ -56,8 +57,8 @@ def load(
         raise UnavailableError(f"device {device!r} is not available; there is: {', '.join(DEVICES)}")
     if precision not in PRECISIONS:
         raise UnavailableError(f"precision {precision!r} is not available; there is: {', '.join(PRECISIONS)}")
-    if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool) or threads < 1):
-        raise ConfigError(f"threads must be a positive integer or None, got {threads!r}")
+    if threads is not None:
+        threads = require_int("threads", threads, 1, 1 << 12)
     compiled = open_model(path, verify=verify)
     manifest = compiled.manifest
     # The encoder first: it needs the most memory while it loads, and gives half of it back.
@@ -127,8 +128,8 @@ class Model:
         if isinstance(x, (list, tuple)):
             if not x:
                 raise ConfigError("classify was given an empty list")
-            return self._predict([self._prepare(source) for source in x], draws, seed)
-        return self._predict([self._prepare(x)], draws, seed)[0]
+            return self._predict([self._prepare(source) for source in x], self._draws(draws), self._seed(seed))
+        return self._predict([self._prepare(x)], self._draws(draws), self._seed(seed))[0]
 
     def stream(
         self, sources: Iterable[Source], batch_size: int = 16, *, draws: int | None = None, seed: int | None = None
@@ -138,11 +139,10 @@ class Model:
         A picture that cannot be used becomes a :class:`Failure` in its place and stops nothing.  No more than two batches of
         pictures are held at once, however long ``sources`` is.
         """
-        if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
-            raise ConfigError(f"batch_size must be a positive integer, got {batch_size!r}")
+        batch_size = require_int("batch_size", batch_size, 1, 1 << 20)
         if isinstance(sources, (str, os.PathLike, np.ndarray)):
             raise ConfigError("stream takes an iterable of pictures; use classify for one")
-        return self._stream(iter(sources), batch_size, draws, seed)
+        return self._stream(iter(sources), batch_size, self._draws(draws), self._seed(seed))
 
     def trace(
         self, x: np.ndarray, noise: np.ndarray | tuple[np.ndarray, np.ndarray] | None = None, *, seed: int | None = None
@@ -167,8 +167,11 @@ class Model:
         """The noise that ``classify`` uses for an image: float64 [T,draws,C] (v1) or [2,draws,C] (v2)."""
         return self._engine.noise(image_sha256, seed=self._seed(seed), draws=draws)
 
+    def _draws(self, draws: int | None) -> int:
+        return require_int("draws", self.manifest.default_draws if draws is None else draws, 1, MAX_DRAWS)
+
     def _seed(self, seed: int | None) -> int:
-        return self.manifest.default_seed if seed is None else seed
+        return require_int("seed", self.manifest.default_seed if seed is None else seed, 0, MAX_SEED)
 
     def _prepare(self, source: Source) -> _Item:
         started = time.perf_counter()
@@ -184,14 +187,13 @@ class Model:
             name = os.fspath(source) if isinstance(source, (str, os.PathLike)) else type(source).__name__
             return Failure(os.fsdecode(name), error.reason, str(error))
 
-    def _predict(self, items: list[_Item], draws: int | None, seed: int | None) -> list[Prediction]:
-        draws = self.manifest.default_draws if draws is None else draws
+    def _predict(self, items: list[_Item], draws: int, seed: int) -> list[Prediction]:
         digests = [item.picture.sha256 for item in items]
-        results, seconds = self._engine.predict(np.stack([i.pixels for i in items]), digests, seed=self._seed(seed), draws=draws)
+        results, seconds = self._engine.predict(np.stack([i.pixels for i in items]), digests, seed=seed, draws=draws)
         share = {stage: s / len(items) for stage, s in seconds.items()}
-        return [self._prediction(item, result, share, draws, self._seed(seed)) for item, result in zip(items, results, strict=True)]
+        return [self._prediction(item, result, share, draws, seed) for item, result in zip(items, results, strict=True)]
 
-    def _stream(self, sources: Iterator[Source], batch_size: int, draws: int | None, seed: int | None) -> Iterator[Prediction | Failure]:
+    def _stream(self, sources: Iterator[Source], batch_size: int, draws: int, seed: int) -> Iterator[Prediction | Failure]:
         workers = min(batch_size, os.cpu_count() or 1)
         with ThreadPoolExecutor(workers, thread_name_prefix="fusedx-read") as pool:
             try:

@@ -30,11 +30,11 @@ PACKAGES = (
     Package("onnxruntime", "onnxruntime", "encoder", "pip install 'fusedx[onnxruntime]'"),
     Package("pyarrow", "pyarrow.parquet", "Parquet", "pip install 'fusedx[parquet]'"),
     Package("scikit-image", "skimage", "demo photograph", "pip install 'fusedx[demo]'"),
-    Package("pylibjpeg", "pylibjpeg", "DICOM", "pip install 'fusedx[dicom]'"),
-    Package("pylibjpeg-libjpeg", "libjpeg", "DICOM JPEG", "pip install 'fusedx[dicom]'"),
-    Package("pylibjpeg-openjpeg", "openjpeg", "DICOM JPEG 2000", "pip install 'fusedx[dicom]'"),
+    Package("pylibjpeg", "pylibjpeg", "DICOM", "pip install pylibjpeg"),
+    Package("pylibjpeg-libjpeg", "libjpeg", "DICOM JPEG", "pip install pylibjpeg-libjpeg (GPL-3.0)"),
+    Package("pylibjpeg-openjpeg", "openjpeg", "DICOM JPEG 2000", "pip install pylibjpeg-openjpeg"),
     Package("pyjpegls", "jpeg_ls", "DICOM JPEG-LS", "pip install pyjpegls"),
-    Package("python-gdcm", "gdcm", "DICOM, all kinds", "pip install python-gdcm"),
+    Package("python-gdcm", "gdcm", "DICOM, all kinds", "pip install 'fusedx[dicom]'"),
 )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import json
 import os
 import platform
 import shutil
@@ -19,8 +21,8 @@ from fusedx.engine import compiled, schedule
 from fusedx.engine.denoiser import fold
 from fusedx.engine.encoder import network as encoder_network
 from fusedx.engine.encoder import onnx_file
-from fusedx.engine.errors import ConfigError, ModelFormatError, UnavailableError
-from fusedx.engine.manifest import GRID, IMAGE_SIZE, REGIONS, TASKS, Manifest, Network, Preprocessing
+from fusedx.engine.errors import CheckpointError, ConfigError, ModelFormatError, UnavailableError
+from fusedx.engine.manifest import FORMAT, GRID, IMAGE_SIZE, REGIONS, TASKS, Manifest, Network, Preprocessing, check_chain
 from fusedx.engine.weights import check
 
 PRECISIONS = ("fp32",)
@@ -64,20 +66,30 @@ def compile_checkpoint(
         raise UnavailableError(f"precision {precision!r} is not available; there is: {', '.join(PRECISIONS)}")
     if task not in TASKS:
         raise ConfigError(f"task must be one of {', '.join(TASKS)}; got {task!r}")
+    preprocessing = Preprocessing(exif_orientation=exif_orientation)
+    _check_metrics(metrics or {})
     target = Path(output)
+    if target.name in ("", ".."):
+        target = Path(os.path.abspath(target))
     _check_target(target, overwrite)
 
     progress("reading the checkpoint")
     ckpt = checkpoints.read(Path(source), family, steps)
     names, class_source = class_names.resolve(classes, ckpt.dataset, ckpt.network.num_classes)
-    progress("building the encoder graph")
-    graph = encoder_network.build(ckpt.network, ckpt.prior, ckpt.model)
-    progress("folding the denoiser")
-    tables = fold(ckpt.network, ckpt.model, timesteps(ckpt.network, ckpt.schedule), ckpt.schedule.train_timesteps)
+    check_chain(ckpt.network, ckpt.schedule)
+    with np.errstate(over="ignore", invalid="ignore"):  # _check_folded names what overflows
+        progress("building the encoder graph")
+        graph = encoder_network.build(ckpt.network, ckpt.prior, ckpt.model)
+        progress("folding the denoiser")
+        tables = fold(ckpt.network, ckpt.model, timesteps(ckpt.network, ckpt.schedule), ckpt.schedule.train_timesteps)
     ignored = check(ckpt.prior, ckpt.model)
+    _check_folded(graph.constants | tables.arrays())
 
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name[:32]}.", dir=target.parent))
+    except OSError as error:
+        raise _cannot_write(target, error) from None
     try:
         progress(f"writing {compiled.ENCODER}")
         onnx_file.write(graph, scratch / compiled.ENCODER, _output_shapes(ckpt.network), IMAGE_SIZE)
@@ -90,7 +102,7 @@ def compile_checkpoint(
             classes=names,
             class_source=class_source,
             schedule=ckpt.schedule,
-            preprocessing=Preprocessing(exif_orientation=exif_orientation),
+            preprocessing=preprocessing,
             probabilities=_probabilities_statement(ckpt.network, task),
             precision=precision,
             default_draws=1,
@@ -105,9 +117,10 @@ def compile_checkpoint(
         for path in (scratch, *scratch.iterdir()):  # as readable as anything else that this user writes
             path.chmod((0o777 if path.is_dir() else 0o666) & ~_umask())
         _publish(scratch, target, overwrite)
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise
+    except OSError as error:
+        raise _cannot_write(target, error) from None
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)  # what failed or was interrupted, or the model that was replaced
     return CompileReport(target, manifest, ignored)
 
 
@@ -122,36 +135,107 @@ def _umask() -> int:
     return mask
 
 
+def _cannot_write(target: Path, error: OSError) -> ModelFormatError:
+    return ModelFormatError(f"{str(target)[:1000]} cannot be written: {error.strerror or error}; nothing was left there")
+
+
+def _check_metrics(metrics: dict[str, object]) -> None:
+    try:
+        json.dumps(metrics, allow_nan=False)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ConfigError(f"metrics cannot be written as JSON: {error}") from None
+
+
+def _check_folded(arrays: dict[str, np.ndarray]) -> None:
+    """Finite tensors may have products that float32 cannot hold; such a model would answer NaN."""
+    bad = [name for name, array in arrays.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
+    if bad:
+        raise CheckpointError(f"weights overflow float32 once batch normalisation is folded into them: {', '.join(bad[:20])}")
+
+
 def _check_target(target: Path, overwrite: bool) -> None:
-    if target.exists() and not overwrite:
-        raise ModelFormatError(f"{target} exists; choose another name or pass --overwrite")
-    if target.exists() and not (target / compiled.MANIFEST).is_file() and (not target.is_dir() or any(target.iterdir())):
-        raise ModelFormatError(f"{target} exists and is not a compiled model; it will not be replaced")
-    if target.parent.exists() and not (target.parent.is_dir() and os.access(target.parent, os.W_OK)):
-        raise ModelFormatError(f"{target.parent} is not a folder that can be written to")
+    """Refuse early, before minutes of work; writing checks again."""
+    try:
+        if _present(target):
+            if not overwrite:
+                raise ModelFormatError(f"{target} exists; choose another name or pass --overwrite")
+            if (reason := _not_ours(target)) is not None:
+                raise ModelFormatError(f"{target} exists and is not a compiled model ({reason}); it will not be replaced")
+        parent = target.parent
+        while not _present(parent) and parent != parent.parent:
+            parent = parent.parent
+        if not (parent.is_dir() and os.access(parent, os.W_OK)):
+            raise ModelFormatError(f"{parent} is not a folder that can be written to")
+    except (OSError, ValueError) as error:
+        if isinstance(error, ModelFormatError):
+            raise
+        shown = str(target)[:200].encode("utf-8", "backslashreplace").decode()
+        raise ModelFormatError(f"{shown!r} cannot be written: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _present(path: Path) -> bool:
+    """Like os.path.lexists, but an impossible name is an error and not an absence."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def _not_ours(target: Path) -> str | None:
+    """None for a folder that holds a compiled model, damaged or of any version, and nothing else; otherwise what it is.
+
+    ``--overwrite`` deletes what it replaces, and many a folder holds a file named manifest.json.
+    """
+    if target.is_symlink() or not target.is_dir():
+        return "it is a link" if target.is_symlink() else "it is not a folder"
+    names = sorted(path.name for path in target.iterdir())
+    if not names:
+        return None
+    if further := [n for n in names if n not in (compiled.MANIFEST, *compiled.FILES)]:
+        return f"it holds {further[0]!r}"
+    manifest = target / compiled.MANIFEST
+    if not manifest.is_file() or f'"{FORMAT}"'.encode() not in manifest.read_bytes()[:4096]:
+        return f"its {compiled.MANIFEST} is missing or not fusedx's"
+    return None
 
 
 def _publish(scratch: Path, target: Path, overwrite: bool) -> None:
-    """Rename into place; with ``overwrite`` the old model steps aside first and is removed last."""
-    old = None
-    if overwrite and target.exists():
-        old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent)) / target.name
-        target.rename(old)
+    """Move into place.  With ``overwrite`` the two folders change places in one step, and ``scratch`` is then the old model."""
+    _check_target(target, overwrite)  # again: compiling takes a while, and others write too
+    if not (overwrite and _present(target)):
+        scratch.rename(target)
+        return
+    if _exchange(scratch, target):
+        return
+    aside = scratch.with_name(f"{scratch.name}.old")  # no such call here: for a moment there is no model under the name
+    target.rename(aside)
     try:
         scratch.rename(target)
-    except OSError as error:
-        if old:
-            old.rename(target)
-        raise ModelFormatError(f"{target} cannot be written: {error.strerror or error}") from None
-    finally:
-        if old:
-            shutil.rmtree(old.parent, ignore_errors=True)
+    except BaseException:
+        aside.rename(target)
+        raise
+    aside.rename(scratch)
+
+
+def _exchange(a: Path, b: Path) -> bool:
+    """renameat2(..., RENAME_EXCHANGE); False where the system or file system has no such call."""
+    try:
+        call = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):
+        return False
+    here, exchange = -100, 2
+    return call(here, os.fsencode(a), here, os.fsencode(b), ctypes.c_uint(exchange)) == 0
 
 
 def _save_tables(arrays: dict[str, np.ndarray], path: Path) -> None:
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    save_file(arrays, path)
+    try:
+        save_file(arrays, path)
+    except SafetensorError as error:  # how that package reports a full disk
+        raise OSError(str(error)) from None
 
 
 def _output_shapes(network: Network) -> dict[str, tuple[tuple[int | str, ...], type]]:

@@ -32,8 +32,12 @@ def load(path: Path) -> dict[str, Any]:
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
             mapping = super().construct_mapping(node, deep=True)
             if len(mapping) != len(node.value):
-                keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-                raise yaml.YAMLError(f"the key {next(k for k in keys if keys.count(k) > 1)!r} is given twice")
+                seen: set[Any] = set()
+                for key_node, _ in node.value:
+                    key = self.construct_object(key_node, deep=True)
+                    if key in seen:
+                        raise yaml.YAMLError(f"the key {key!r} is given twice")
+                    seen.add(key)
             return mapping
 
     Loader.add_constructor(NAMESPACE_TAG, Loader.construct_mapping)

@@ -11,7 +11,9 @@ import pickle
 import pickletools
 import re
 import zipfile
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import OrderedDict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +75,7 @@ def _inspect(path: Path) -> bool:
         f.seek(0)
         head = io.BytesIO(f.read(_MAX_PICKLE))
     for _ in range(_LEGACY_PICKLES):
-        if not _inspect_pickle(path, head):
-            break  # torch reads no further than this, and says why
+        _inspect_pickle(path, head)
     return False
 
 
@@ -94,30 +95,30 @@ def _inspect_zip(path: Path, archive: zipfile.ZipFile) -> None:
         raise CheckpointError(f"{path}: {damaged} does not match its checksum; the file is damaged, copy it again")
 
 
-def _inspect_pickle(path: Path, stream: io.BytesIO) -> bool:
-    """Refuse any name that is not known; True when the pickle came to its end."""
+def _inspect_pickle(path: Path, stream: io.BytesIO) -> None:
+    """Refuse any name that is not known, and a pickle that does not come to its end."""
     strings: list[str] = []  # the last two are what STACK_GLOBAL takes; torch refuses that operation, this only names it
     try:
         for op, argument, _ in pickletools.genops(stream):
             if op.name in ("GLOBAL", "INST"):
-                _check_name(path, str(argument).replace(" ", "."))
+                _check_name(path, *str(argument).split(" ", 1))
             elif op.name == "STACK_GLOBAL":
-                _check_name(path, ".".join(strings[-2:]))
+                _check_name(path, *strings[-2:])
             elif isinstance(argument, str):
                 strings = [*strings[-1:], argument]
     except CheckpointError:
         raise
-    except Exception:  # malformed: torch stops at the same place
-        return False
-    return True
+    except Exception as error:  # pickletools raises many kinds
+        raise CheckpointError(f"{path} is truncated or not a torch checkpoint: {_first_line(error)}") from None
 
 
-def _check_name(path: Path, name: str) -> None:
-    name = re.sub(r"^__builtin__\.", "builtins.", name)
-    if not _KNOWN.fullmatch(name):
+def _check_name(path: Path, module: str = "", name: str = "") -> None:
+    # Protocol 2, which torch.save writes, uses the names of Python 2.
+    module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
+    if not _KNOWN.fullmatch(f"{module}.{name}"):
         raise CheckpointError(
-            f"{path}: refused, because it asks for {printable(name)}. Only tensors, plain containers and easydict.EasyDict "
-            "are read from a checkpoint; anything else could run code"
+            f"{path}: refused, because it asks for {printable(f'{module}.{name}')}. Only tensors, plain containers and "
+            "easydict.EasyDict are read from a checkpoint; anything else could run code"
         )
 
 
@@ -143,6 +144,7 @@ def state_dict(value: Any, path: Path) -> dict[str, np.ndarray]:
         raise CheckpointError(f"{path.name} holds no state dict (found {'an empty ' if value == {} else ''}{type(value).__name__})")
     limit, claimed = _MAX_EXPANSION * path.stat().st_size, 0
     arrays: dict[str, np.ndarray] = {}
+    tensors: list[Any] = []
     for name, tensor in dict.items(value):  # not value.items(): an entry of a hostile mapping's __dict__ can hide that method
         if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
             shown = printable(name) if isinstance(name, str) else f"under a {type(name).__name__}"
@@ -150,6 +152,7 @@ def state_dict(value: Any, path: Path) -> dict[str, np.ndarray]:
         if not name.isprintable():
             raise CheckpointError(f"{path.name}: the tensor name {printable(name)} is not printable text")
         _check_tensor(tensor, f"{path.name}: tensor {name}")
+        tensors.append(tensor)
         claimed += tensor.numel() * tensor.element_size()
         if claimed > limit:
             raise CheckpointError(f"{path.name}: its tensors claim {claimed} bytes, many times more than it stores")
@@ -159,7 +162,15 @@ def state_dict(value: Any, path: Path) -> dict[str, np.ndarray]:
         if short in arrays:
             raise CheckpointError(f"{path.name}: tensor {short} is in it twice, with and without the prefix module.")
         arrays[short] = tensor.detach().resolve_neg().numpy()
+    _check_storages(tensors, path.name)
     return arrays
+
+
+def _check_storages(tensors: Iterable[Any], what: str) -> None:
+    """Storages are views of the mapped file; one that reaches into the next is longer than what was saved."""
+    spans = sorted({(s.data_ptr(), s.nbytes()) for s in (t.untyped_storage() for t in tensors) if s.nbytes()})
+    if any(start + size > following for (start, size), (following, _) in zip(spans, spans[1:], strict=False)):
+        raise CheckpointError(f"{what}: its storages overlap; the file is damaged or hostile")
 
 
 def _check_tensor(tensor: Any, what: str) -> None:

@@ -1,0 +1,167 @@
+"""The Python API as its users meet it."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import fusedx
+from fusedx.engine.errors import INPUT_REASONS
+
+PICTURES = Path(__file__).parent / "golden" / "preprocess"
+
+
+@pytest.fixture(scope="module")
+def model(small_model) -> fusedx.Model:
+    return fusedx.load(small_model)
+
+
+def test_one_picture(model: fusedx.Model) -> None:
+    path = PICTURES / "photo_450x600.jpg"
+    p = model.classify(path, draws=3, seed=5)
+    assert isinstance(p, fusedx.Prediction)
+    assert p.label == model.classes[p.index] and p.index == int(np.argmax(p.scores))
+    for array in (p.probabilities, p.scores, p.prior):
+        assert array.shape == (len(model.classes),) and array.dtype == np.float64
+    e = np.exp(p.scores - p.scores.max())
+    np.testing.assert_allclose(p.probabilities, e / e.sum(), rtol=1e-14)
+    np.testing.assert_allclose(p.prior.sum(), 1, rtol=1e-6)
+    assert p.draws == 3 and 1 / 3 <= p.stability <= 1
+    assert set(p.timing) == {"read", "preprocess", "encoder", "chain"} and all(t > 0 for t in p.timing.values())
+    assert p.provenance["model_sha256"] == model.digest and p.provenance["seed"] == 5
+    assert p.provenance["fusedx"] == fusedx.__version__ and p.provenance["backend"] in ("native", "python")
+    assert json.loads(json.dumps(p.to_dict()))["probabilities"][p.label] == p.probabilities[p.index]
+    assert repr(p).startswith("Prediction(")
+
+
+def test_every_form_of_a_picture_is_the_same_picture(model: fusedx.Model) -> None:
+    path = PICTURES / "rgb_640x481.png"
+    with Image.open(path) as image:
+        image.load()
+    pixels = np.asarray(image)
+    strided = np.zeros((pixels.shape[0] * 2, pixels.shape[1], 3), np.uint8)
+    strided[::2] = pixels
+    forms = [path, str(path), image, pixels, strided[::2], np.asfortranarray(pixels)]
+    results = model.classify(forms)
+    assert {p.scores.tobytes() for p in results} == {results[0].scores.tobytes()}
+    assert {p.image_sha256 for p in results} == {results[0].image_sha256}
+    grey = np.arange(80 * 90, dtype=np.uint8).reshape(80, 90)
+    assert model.classify(grey).scores.tobytes() == model.classify(np.repeat(grey[..., None], 3, axis=2)).scores.tobytes()
+
+
+def test_stream_keeps_the_order_and_reports_failures(model: fusedx.Model, tmp_path: Path) -> None:
+    empty = tmp_path / "empty.png"
+    empty.touch()
+    good = PICTURES / "small_60x50.png"
+    sources = [good, tmp_path / "missing.png", tmp_path, good, empty, np.zeros((1, 1, 3), np.uint8), good, np.zeros((5, 5), np.float32)]
+    results = list(model.stream(iter(sources), batch_size=3))
+    kinds = [r.reason if isinstance(r, fusedx.Failure) else "ok" for r in results]
+    assert kinds == ["ok", "not_found", "not_a_file", "ok", "empty", "too_small", "ok", "bad_array"]
+    assert set(kinds) - {"ok"} <= set(INPUT_REASONS)
+    assert str(empty) in results[4].source and str(empty) in results[4].message
+    assert list(model.stream([])) == []
+
+
+def test_stream_reads_no_further_than_two_batches_ahead(model: fusedx.Model) -> None:
+    taken = []
+
+    def sources():
+        for i in range(100):
+            taken.append(i)
+            yield np.full((20, 20, 3), i, np.uint8)
+
+    stream = model.stream(sources(), batch_size=4)
+    next(stream)
+    assert len(taken) <= 8
+    stream.close()
+    assert not [t for t in threading.enumerate() if t.name.startswith("fusedx-read")]
+
+
+def test_an_iterator_that_raises_ends_the_stream_after_what_it_gave(model: fusedx.Model) -> None:
+    def sources():
+        yield np.zeros((20, 20, 3), np.uint8)
+        raise RuntimeError("the disk went away")
+
+    with pytest.raises(RuntimeError, match="went away"):
+        list(model.stream(sources(), batch_size=1))
+
+
+@pytest.mark.parametrize("name", ["draws", "seed"])
+@pytest.mark.parametrize("value", [-1, 1.5, "3", True, 1 << 70, float("nan")])
+def test_impossible_settings_are_refused_at_once(model: fusedx.Model, name: str, value: object) -> None:
+    picture = np.zeros((20, 20, 3), np.uint8)
+    with pytest.raises(fusedx.ConfigError, match=name):
+        model.classify(picture, **{name: value})
+    with pytest.raises(fusedx.ConfigError, match=name):
+        model.stream([picture], **{name: value})
+
+
+def test_numpy_integers_are_integers(model: fusedx.Model) -> None:
+    picture = np.zeros((20, 20, 3), np.uint8)
+    a, b = model.classify(picture, draws=2, seed=3), model.classify(picture, draws=np.int64(2), seed=np.uint8(3))
+    assert a.scores.tobytes() == b.scores.tobytes() and json.dumps(b.to_dict())
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "text"),
+    [
+        ({"device": "cuda"}, fusedx.UnavailableError, "there is: cpu"),
+        ({"precision": "int8"}, fusedx.UnavailableError, "there is: fp32"),
+        ({"backend": "natvie"}, fusedx.UnavailableError, "native, python"),
+        ({"encoder": "tensorrt"}, fusedx.UnavailableError, "openvino, onnxruntime, torch, reference"),
+        ({"threads": 0}, fusedx.ConfigError, "threads"),
+    ],
+)
+def test_unavailable_choices_list_what_there_is(small_model, settings: dict, error: type, text: str) -> None:
+    with pytest.raises(error, match=text):
+        fusedx.load(small_model, **settings)
+
+
+def test_trace_shapes_and_errors(model: fusedx.Model) -> None:
+    steps, classes = model.manifest.schedule.steps, len(model.classes)
+    x = model.preprocess(model.read(PICTURES / "small_60x50.png"))[None]
+    t = model.trace(x)
+    assert t["trajectory"].shape == (steps + 1, 1, classes) and t["saliency"].shape == (1, classes, 7, 7)
+    assert t["patch_locations"].shape == (1, 6, 2) and t["feature"].shape == (1, model.manifest.network.feature_dim)
+    assert model.trace(x)["y_final"].tobytes() == t["y_final"].tobytes() != model.trace(x, seed=1)["y_final"].tobytes()
+    z = np.zeros((steps, 1, classes))
+    wrong = [
+        (x[0], None), (x.astype(np.uint8), None), (x[:0], None), (x + np.nan, None), (x, z[1:]), (x, z[..., :-1]), (x, z + np.inf),
+        (np.zeros((1, 3, 225, 224), np.float32), None), (x, "noise"), (x, (z, z[0])),
+    ]  # fmt: skip
+    for images, noise in wrong:
+        with pytest.raises(fusedx.ConfigError):
+            model.trace(images, noise)
+
+
+def test_exif_orientation_is_a_recorded_choice(small_model, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels).save(tmp_path / "turned.png", exif=exif)
+    as_published = fusedx.load(small_model).classify(tmp_path / "turned.png")
+    options = fusedx.ReadOptions(exif_orientation="apply")
+    applied = fusedx.load(small_model, read_options=options).classify(tmp_path / "turned.png")
+    upright = fusedx.load(small_model).classify(np.rot90(pixels, -1))
+    assert applied.image_sha256 == upright.image_sha256 != as_published.image_sha256
+    assert applied.provenance["input"] != as_published.provenance["input"]
+
+
+def test_loading_while_classifying(model: fusedx.Model, small_model) -> None:
+    picture = np.full((30, 30, 3), 9, np.uint8)
+    expected = model.classify(picture).scores.tobytes()
+    found = []
+
+    def use() -> None:
+        found.extend(model.classify(picture).scores.tobytes() for _ in range(10))
+
+    thread = threading.Thread(target=use)
+    thread.start()
+    others = [fusedx.load(small_model).classify(picture).scores.tobytes() for _ in range(2)]
+    thread.join()
+    assert set(found + others) == {expected}
