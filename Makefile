@@ -24,14 +24,15 @@ lint: $(VENV)/.test
 	$(PIP) install -q ruff
 	$(BIN)/ruff check .
 
-$(BIN)/python:
-	$(PYTHON) -m venv $(VENV)
+# A half-made environment is removed: Debian without python3-venv leaves one that has no pip.
+$(VENV)/.made:
+	$(PYTHON) -m venv $(VENV) && $(PIP) --version && touch $@ || { rm -rf $(VENV); exit 1; }
 
-$(VENV)/.demo: $(BIN)/python $(BUILD)
+$(VENV)/.demo: $(VENV)/.made $(BUILD)
 	$(PIP) install -q -e '.[demo]'
 	touch $@
 
-$(VENV)/.test: $(BIN)/python $(BUILD)
+$(VENV)/.test: $(VENV)/.made $(BUILD)
 	$(PIP) install -q -e '.[test]'
 	touch $@
 

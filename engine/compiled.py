@@ -14,16 +14,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from fusedx.engine import safetensors
 from fusedx.engine.denoiser import DenoiserTables
-from fusedx.engine.encoder.onnx_file import data_file
+from fusedx.engine.encoder import network, onnx_file
+from fusedx.engine.encoder.graph import Graph
 from fusedx.engine.errors import ModelFormatError
-from fusedx.engine.manifest import FileEntry, Manifest
+from fusedx.engine.manifest import FileEntry, Manifest, Network
+from fusedx.engine.memory import release_pages
 
 MANIFEST, ENCODER, DENOISER = "manifest.json", "encoder.onnx", "denoiser.safetensors"
 #: What a manifest must list, no more and no less.
-FILES = (ENCODER, data_file(Path(ENCODER)).name, DENOISER)
-_MAX_MANIFEST = 16 << 20
+FILES = (ENCODER, onnx_file.data_file(Path(ENCODER)).name, DENOISER)
+_MAX_MANIFEST = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +53,33 @@ class CompiledModel:
 
 
 def open_model(path: str | os.PathLike[str], *, verify: bool = True) -> CompiledModel:
-    """Read the manifest and check every file's size, and its SHA-256 too unless ``verify`` is False."""
+    """Read the manifest; check every file's size, and that encoder and denoiser are of the shapes that the manifest says.
+
+    verify: check every file's SHA-256 too, and that all weights are finite.
+    """
     folder = Path(path)
+    try:
+        raw = _read_manifest(folder)
+        manifest = Manifest.from_json(raw.decode())
+        if set(manifest.files) != set(FILES):
+            raise ModelFormatError(f"{folder / MANIFEST} lists {sorted(manifest.files)[:10]}, expected {sorted(FILES)}")
+        for name, entry in manifest.files.items():
+            _check_file(folder / name, entry, verify)
+    except UnicodeDecodeError:
+        raise ModelFormatError(f"{folder / MANIFEST} is not UTF-8 text") from None
+    except OSError as error:  # not permitted, a name that is too long, a disk that fails
+        raise ModelFormatError(f"{str(error.filename or folder)[:1000]} cannot be read: {error.strerror or error}") from None
+    model = CompiledModel(folder, manifest, hashlib.sha256(raw).hexdigest())
+    graph = onnx_file.read(model.encoder)
+    _check_encoder(graph, manifest.network)
+    tables = model.denoiser()
+    if verify:
+        _check_finite(ENCODER, graph.constants)
+        _check_finite(DENOISER, tables.arrays())
+    return model
+
+
+def _read_manifest(folder: Path) -> bytes:
     if not folder.is_dir():
         state = "is not a folder" if folder.exists() else "does not exist"
         raise ModelFormatError(f"{folder} {state}; a compiled model is a folder made by `fusedx compile`")
@@ -58,16 +87,37 @@ def open_model(path: str | os.PathLike[str], *, verify: bool = True) -> Compiled
         raise ModelFormatError(f"{folder} has no {MANIFEST}; a compiled model is a folder made by `fusedx compile`")
     if (folder / MANIFEST).stat().st_size > _MAX_MANIFEST:
         raise ModelFormatError(f"{folder / MANIFEST} is larger than {_MAX_MANIFEST >> 20} MiB, which no manifest is")
-    raw = (folder / MANIFEST).read_bytes()
-    try:
-        manifest = Manifest.from_json(raw.decode())
-    except UnicodeDecodeError:
-        raise ModelFormatError(f"{folder / MANIFEST} is not UTF-8 text") from None
-    if set(manifest.files) != set(FILES):
-        raise ModelFormatError(f"{folder / MANIFEST} lists {sorted(manifest.files)}, expected {sorted(FILES)}")
-    for name, entry in manifest.files.items():
-        _check_file(folder / name, entry, verify)
-    return CompiledModel(folder, manifest, hashlib.sha256(raw).hexdigest())
+    return (folder / MANIFEST).read_bytes()
+
+
+def _check_encoder(graph: Graph, n: Network) -> None:
+    """The parts of the graph that the manifest determines and the engine relies on."""
+    needed = network.OUTPUTS[n.family]
+    if tuple(graph.outputs) != needed:
+        raise ModelFormatError(f"{ENCODER} computes {', '.join(graph.outputs)[:300]}; {n.family} needs {', '.join(needed)}")
+    for name, axis, expected in (
+        ("left_postprocess_net.gn_conv_last.weight", 0, n.num_classes),
+        ("classifier_linear.weight_t", -1, n.num_classes),
+        ("encoder_x.g.weight_t", -1, n.feature_dim),
+    ):
+        shape = graph.constants[name].shape if name in graph.constants else ()
+        if not shape or shape[axis] != expected:
+            raise ModelFormatError(f"{ENCODER}: {name} has shape {list(shape)}, the manifest implies {expected} in place {axis}")
+    for node in graph.nodes:  # a colour channel, or one of query, key and value; runtimes need not check the bounds
+        if node.op == "Gather" and (graph.constants[node.inputs[1]].shape or not 0 <= graph.constants[node.inputs[1]] < 3):
+            raise ModelFormatError(f"{ENCODER}: {node.outputs[0]} gathers outside its input")
+
+
+def _check_finite(file: str, arrays: dict[str, np.ndarray]) -> None:
+    """A NaN would become every prediction.  Minimum and maximum carry it, and need no memory."""
+    for name, array in arrays.items():
+        if array.dtype.kind != "f" or not array.size:
+            continue
+        with np.errstate(invalid="ignore"):
+            finite = np.isfinite(array.min()) and np.isfinite(array.max())
+        release_pages(array)
+        if not finite:
+            raise ModelFormatError(f"{file}: {name[:200]} holds NaN or infinite values")
 
 
 def _check_file(path: Path, entry: FileEntry, verify: bool) -> None:

@@ -17,11 +17,13 @@ from fusedx.engine import sampler
 from fusedx.engine.backends import Denoiser
 from fusedx.engine.encoder import Encoder
 from fusedx.engine.errors import ConfigError, FusedxError, require_int
-from fusedx.engine.manifest import IMAGE_SIZE, Network
+from fusedx.engine.manifest import IMAGE_SIZE, MAP_POINTS, Network
 from fusedx.engine.noise import draw_noise
 from fusedx.engine.schedule import Schedule, ddim_coefficients, posterior_coefficients
 
-MAX_DRAWS = 1 << 20
+MAX_DRAWS = 1 << 16
+#: Rows of the denoiser that are evaluated together, about.
+MAX_ROWS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ class Engine:
         self.encoder = encoder
         self.denoiser = denoiser
         self._v2 = network.family == "diffmic-v2"
+        self._rows_per_chain = MAP_POINTS if self._v2 else 1
         self._posterior = None if self._v2 else posterior_coefficients(schedule)
         self._ddim = ddim_coefficients(schedule) if self._v2 else None
 
@@ -62,9 +65,15 @@ class Engine:
         started = time.perf_counter()
         encoded = self._encode(images)
         encoder_done = time.perf_counter()
-        noise = np.stack([self.noise(d, seed=seed, draws=draws) for d in digests], axis=2)
-        chains = self._chains(encoded, noise, keep=False)
-        results = [self._result(encoded, chains.scores, i) for i in range(len(digests))]
+        # Draws in blocks of about MAX_ROWS rows, so that memory does not grow with their number; rows are independent.
+        block = max(1, MAX_ROWS // (len(digests) * self._rows_per_chain))
+        scores = []
+        for first in range(0, draws, block):
+            count = min(block, draws - first)
+            noise = np.stack([self.noise(d, seed=seed, draws=count, first_draw=first) for d in digests], axis=2)
+            scores.append(self._chains(encoded, noise, keep=False).scores)
+        draw_scores = np.concatenate(scores)
+        results = [self._result(encoded, draw_scores, i) for i in range(len(digests))]
         return results, {"encoder": encoder_done - started, "chain": time.perf_counter() - encoder_done}
 
     def trace(
@@ -111,10 +120,10 @@ class Engine:
         eps = self.denoiser.eps(rows.reshape(-1, classes), np.full(entry.size, step, np.int32), condition, entry).reshape(rows.shape)
         return sampler.dense_map(eps) if self._v2 else eps
 
-    def noise(self, image_sha256: str, *, seed: int, draws: int) -> np.ndarray:
+    def noise(self, image_sha256: str, *, seed: int, draws: int, first_draw: int = 0) -> np.ndarray:
         """The noise of one image, float64 [T,D,C] (v1) or [2,D,C] (v2)."""
-        n = self.network
-        return draw_noise(n.family, self.schedule.steps, n.num_classes, image_sha256, seed=seed, draws=draws)
+        n, steps = self.network, self.schedule.steps
+        return draw_noise(n.family, steps, n.num_classes, image_sha256, seed=seed, draws=draws, first_draw=first_draw)
 
     def _encode(self, images: np.ndarray) -> dict[str, np.ndarray]:
         encoded = self.encoder.run(images)
@@ -140,11 +149,17 @@ class Engine:
         return Result(
             probabilities=self._probabilities(scores),
             scores=scores,
-            prior=encoded["prior"][i].astype(np.float64),
+            prior=self._prior(encoded, i),
             draw_scores=own,
             patch_locations=encoded["patch_locations"][i],
             saliency=encoded["saliency"][i],
         )
+
+    def _prior(self, encoded: dict[str, np.ndarray], i: int) -> np.ndarray:
+        """[C]: the prior encoder's softmax, or for multi-label tasks the sigmoid of its fused logits, one class at a time."""
+        if self.task == "multilabel":
+            return 1.0 / (1.0 + np.exp(-encoded["y_fusion"][i].astype(np.float64)))
+        return encoded["prior"][i].astype(np.float64)
 
     def _probabilities(self, scores: np.ndarray) -> np.ndarray:
         """[...,C] -> [...,C]: softmax, or for multi-label tasks each score clipped to [0,1]."""
@@ -169,7 +184,7 @@ class Engine:
         try:
             z = np.asarray(noise, np.float64)
         except (TypeError, ValueError):
-            raise ConfigError(f"noise must be numbers, got {type(noise).__name__} with entries that are not, or of unequal shapes") from None
+            raise ConfigError(f"noise must be numbers, got {type(noise).__name__} that is not an array of them") from None
         rows = 2 if self._v2 else self.schedule.steps
         expected = (rows, batch, self.network.num_classes)
         if z.shape != expected:

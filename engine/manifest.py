@@ -181,7 +181,7 @@ def check_chain(network: Network, schedule: Schedule) -> None:
         if schedule.beta_schedule != "linear":
             raise ConfigError(f"beta_schedule {schedule.beta_schedule!r}: DiffMIC-v2's sampler is specified for linear alone")
         if not (ddim_coefficients(schedule).sqrt_alpha_bar > 0).all():
-            raise ConfigError("the schedule's alpha_bar reaches 0 in float32, where DDIM divides by it; use smaller betas or fewer timesteps")
+            raise ConfigError("the schedule's alpha_bar reaches 0, and DDIM divides by it; use smaller betas or fewer timesteps")
 
 
 def parse_json(text: str) -> Any:

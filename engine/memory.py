@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import mmap
+import os
 from pathlib import Path
 
 import numpy as np
@@ -31,10 +32,10 @@ def release_file_pages(path: Path) -> None:
         return
     libc = ctypes.CDLL(None)
     libc.madvise.argtypes = [ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int]
-    target = str(path.resolve())
-    with contextlib.suppress(OSError), open("/proc/self/maps") as maps:
+    target = os.fsencode(path.resolve()).replace(b"\n", b"\\012")
+    with contextlib.suppress(OSError), open("/proc/self/maps", "rb") as maps:
         for line in maps:
-            fields = line.rstrip("\n").split(maxsplit=5)
-            if len(fields) == 6 and fields[5] == target and fields[1].startswith("r-"):
-                start, end = (int(n, 16) for n in fields[0].split("-"))
+            fields = line.rstrip(b"\n").split(maxsplit=5)
+            if len(fields) == 6 and fields[5] == target and fields[1].startswith(b"r-"):
+                start, end = (int(n, 16) for n in fields[0].split(b"-"))
                 libc.madvise(start, end - start, _MADV_DONTNEED)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import mmap
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from fusedx.engine.errors import ModelFormatError
 from fusedx.engine.manifest import parse_json
 
 _MAX_HEADER = 1 << 20
-_DTYPES = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
+_DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
@@ -43,14 +44,14 @@ def read(path: Path) -> dict[str, np.ndarray]:
         raise ModelFormatError(f"{path.name} is not a valid safetensors file: {str(error)[:300]}") from None
 
 
-def _tensors(data: memoryview, header: dict[str, dict[str, object]]) -> dict[str, np.ndarray]:
+def _tensors(data: memoryview, header: dict[str, Any]) -> dict[str, np.ndarray]:
     arrays: dict[str, np.ndarray] = {}
     spans = []
     for name, entry in header.items():
         dtype = _DTYPES.get(str(entry["dtype"]))
         if dtype is None:
             raise ValueError(f"{name[:80]} has dtype {str(entry['dtype'])[:20]}; expected {' or '.join(_DTYPES)}")
-        shape, (start, end) = entry["shape"], entry["data_offsets"]  # type: ignore[misc]
+        shape, (start, end) = entry["shape"], entry["data_offsets"]
         if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in [*shape, start, end]):
             raise ValueError(f"{name[:80]} has a malformed shape or offsets")
         count = 1

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import mmap
+import os
+import shutil
+import sys
 import threading
 from pathlib import Path
 
@@ -11,6 +15,7 @@ import pytest
 from PIL import Image
 
 import fusedx
+from fusedx.engine import engine
 from fusedx.engine.errors import INPUT_REASONS
 
 PICTURES = Path(__file__).parent / "golden" / "preprocess"
@@ -84,11 +89,16 @@ def test_stream_reads_no_further_than_two_batches_ahead(model: fusedx.Model) -> 
 
 def test_an_iterator_that_raises_ends_the_stream_after_what_it_gave(model: fusedx.Model) -> None:
     def sources():
-        yield np.zeros((20, 20, 3), np.uint8)
+        for i in range(5):
+            yield np.full((20, 20, 3), i, np.uint8)
         raise RuntimeError("the disk went away")
 
-    with pytest.raises(RuntimeError, match="went away"):
-        list(model.stream(sources(), batch_size=1))
+    for batch_size in (1, 2, 16):
+        got = []
+        with pytest.raises(RuntimeError, match="went away"):
+            for p in model.stream(sources(), batch_size=batch_size):
+                got.append(p)
+        assert [isinstance(p, fusedx.Prediction) for p in got] == [True] * 5
 
 
 @pytest.mark.parametrize("name", ["draws", "seed"])
@@ -114,7 +124,7 @@ def test_numpy_integers_are_integers(model: fusedx.Model) -> None:
         ({"precision": "int8"}, fusedx.UnavailableError, "there is: fp32"),
         ({"backend": "natvie"}, fusedx.UnavailableError, "native, python"),
         ({"encoder": "tensorrt"}, fusedx.UnavailableError, "openvino, onnxruntime, torch, reference"),
-        ({"threads": 0}, fusedx.ConfigError, "threads"),
+        ({"encoder_threads": 0}, fusedx.ConfigError, "encoder_threads"),
     ],
 )
 def test_unavailable_choices_list_what_there_is(small_model, settings: dict, error: type, text: str) -> None:
@@ -165,3 +175,52 @@ def test_loading_while_classifying(model: fusedx.Model, small_model) -> None:
     others = [fusedx.load(small_model).classify(picture).scores.tobytes() for _ in range(2)]
     thread.join()
     assert set(found + others) == {expected}
+
+
+def test_one_lazy_pil_image_many_times_in_a_stream(model: fusedx.Model) -> None:
+    """A PIL image decodes itself when first used; two readers at once must not make it look corrupt."""
+    for _ in range(5):
+        image = Image.open(PICTURES / "photo_450x600.jpg")
+        results = list(model.stream([image] * 12, batch_size=12))
+        assert {type(r) for r in results} == {fusedx.Prediction}
+        assert {r.scores.tobytes() for r in results} == {results[0].scores.tobytes()}
+
+
+def test_read_options_keep_the_recipes_orientation(small_model, tmp_path: Path) -> None:
+    """Options that say nothing about EXIF must not undo what the model was compiled with."""
+    shutil.copytree(small_model, tmp_path / "m.fusedx")
+    manifest = tmp_path / "m.fusedx" / "manifest.json"
+    data = json.loads(manifest.read_text())
+    data["preprocessing"]["exif_orientation"] = "apply"
+    manifest.write_text(json.dumps(data))
+    model = fusedx.load(tmp_path / "m.fusedx", read_options=fusedx.ReadOptions(min_side=3))
+    assert model.read_options.exif_orientation == "apply" and model.read_options.min_side == 3
+
+
+def test_many_draws_are_computed_in_blocks_of_the_same_bits(model: fusedx.Model, monkeypatch) -> None:
+    picture = np.full((30, 30, 3), 9, np.uint8)
+    whole = model.classify([picture] * 2, draws=11)
+    monkeypatch.setattr(engine, "MAX_ROWS", 5)
+    seen = []
+    eps = type(model._engine.denoiser).eps
+    monkeypatch.setattr(type(model._engine.denoiser), "eps", lambda self, y, *rest: seen.append(len(y)) or eps(self, y, *rest))
+    parts = model.classify([picture] * 2, draws=11)
+    assert max(seen) == 4
+    assert [p.scores.tobytes() for p in whole] == [p.scores.tobytes() for p in parts]
+    assert whole[0].stability == parts[0].stability
+
+
+def test_a_broken_library_is_unavailable_and_not_a_traceback(small_model, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "fusedx.engine.encoder.onnxruntime", None)
+    with pytest.raises(fusedx.UnavailableError, match="does not import"):
+        fusedx.load(small_model, encoder="onnxruntime")
+
+
+def test_a_mapped_file_of_any_name_does_not_disturb_loading(small_model, tmp_path: Path) -> None:
+    name = os.path.join(os.fsencode(tmp_path), b"m\xff\n.bin")
+    with open(name, "wb+") as f:
+        f.write(b"x" * 4096)
+        f.flush()
+        mapped = mmap.mmap(f.fileno(), 0)
+    fusedx.load(small_model)
+    mapped.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
@@ -25,7 +26,7 @@ class Encoder(Protocol):
         """float32 [B,3,224,224], normalised -> every graph output by name, first dimension B."""
 
 
-#: name -> (module that it needs, how to get it); the first usable one is the default.
+#: Encoder, and module of this package -> (what it needs, how to get it).  Each module has ``open_file(path, threads)``.
 _NEEDS = {
     "openvino": ("openvino", "pip install openvino"),
     "onnxruntime": ("onnxruntime", "pip install 'fusedx[onnxruntime]'"),
@@ -47,18 +48,9 @@ def open_encoder(name: str, path: Path, threads: int | None = None) -> Encoder:
     if choices[name] is not None:
         usable = ", ".join(n for n, reason in choices.items() if reason is None)
         raise UnavailableError(f"encoder {name!r} cannot run here: {choices[name]}. Usable: {usable}")
-    if name == "openvino":
-        from fusedx.engine.encoder.openvino import OpenVINOEncoder
-
-        return OpenVINOEncoder(path, threads)
-    if name == "onnxruntime":
-        from fusedx.engine.encoder.onnxruntime import ONNXRuntimeEncoder
-
-        return ONNXRuntimeEncoder(path, threads)
-    if name == "torch":
-        from fusedx.engine.encoder.torch import TorchEncoder
-
-        return TorchEncoder(path, threads)
-    from fusedx.engine.encoder.reference import ReferenceEncoder
-
-    return ReferenceEncoder.from_file(path, threads)
+    try:
+        module = import_module(f"fusedx.engine.encoder.{name}")
+    except ImportError as error:
+        raise UnavailableError(f"encoder {name!r} cannot run here: it is installed and does not import ({error})") from error
+    encoder: Encoder = module.open_file(path, threads)
+    return encoder

@@ -30,3 +30,8 @@ class ONNXRuntimeEncoder:
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
         rows = [self._session.run(self._names, {"image": np.ascontiguousarray(image[None], np.float32)}) for image in images]
         return {name: np.concatenate([row[i] for row in rows]) for i, name in enumerate(self._names)}
+
+
+def open_file(path: Path, threads: int | None) -> ONNXRuntimeEncoder:
+    """Encoder of the graph at ``path``; ``threads``: CPU threads a request may use, None for all."""
+    return ONNXRuntimeEncoder(path, threads)

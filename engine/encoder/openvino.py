@@ -56,3 +56,8 @@ class OpenVINOEncoder:
                 self._queue.start_async({0: np.ascontiguousarray(image[None], np.float32)}, row)
             self._queue.wait_all()
         return {name: np.concatenate([row[i] for row in rows]) for i, name in enumerate(self._names)}
+
+
+def open_file(path: Path, threads: int | None) -> OpenVINOEncoder:
+    """Encoder of the graph at ``path``; ``threads``: CPU threads a request may use, None for all."""
+    return OpenVINOEncoder(path, threads)

@@ -25,15 +25,15 @@ class ReferenceEncoder:
             name: array.astype(np.float64) if np.issubdtype(array.dtype, np.floating) else array for name, array in graph.constants.items()
         }
 
-    @classmethod
-    def from_file(cls, path: Path, threads: int | None = None) -> ReferenceEncoder:
-        """``threads`` is accepted for the registry's sake; numpy decides."""
-        return cls(onnx_file.read(path))
-
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """[B,3,224,224] -> every output, float64; one image at a time, as the other encoders."""
         rows = [evaluate(self._graph, self._constants, image[None].astype(np.float64), OPERATORS) for image in images]
         return {name: np.concatenate([row[name] for row in rows]) for name in self._graph.outputs}
+
+
+def open_file(path: Path, threads: int | None = None) -> ReferenceEncoder:
+    """Reference of a compiled model's graph; ``threads`` is accepted for the registry's sake, numpy decides."""
+    return ReferenceEncoder(onnx_file.read(path))
 
 
 def conv(

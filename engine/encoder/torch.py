@@ -94,3 +94,8 @@ OPERATORS = {
     "Transpose": lambda x, *, perm: x.permute(perm),
     "Where": torch.where,
 }
+
+
+def open_file(path: Path, threads: int | None) -> TorchEncoder:
+    """Encoder of the graph at ``path``; ``threads``: CPU threads a request may use, None for all."""
+    return TorchEncoder(path, threads)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import islice
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     Source = str | os.PathLike[str] | Image | np.ndarray
 
 DEVICES = ("cpu",)
+log = logging.getLogger("fusedx")
 PRECISIONS = ("fp32",)
 
 
@@ -40,15 +43,15 @@ def load(
     backend: str = "auto",
     *,
     encoder: str = "openvino",
-    threads: int | None = None,
+    encoder_threads: int | None = None,
     read_options: ReadOptions | None = None,
     verify: bool = True,
 ) -> Model:
     """Open a compiled model.
 
     device: cpu.  precision: fp32.  backend, for the denoising chain: auto | native | python (``fusedx doctor`` says which run here).
-    encoder: openvino | onnxruntime | torch | reference.  threads: CPU threads of the encoder, None for all; the native chain
-    takes FUSEDX_THREADS.  read_options: how pictures are read; its EXIF choice overrides the model's recipe.
+    encoder: openvino | onnxruntime | torch | reference.  encoder_threads: CPU threads a request may use, None for all; the native
+    chain takes FUSEDX_THREADS.  read_options: how pictures are read; an EXIF choice in it overrides the model's recipe.
     verify: check the SHA-256 of every file (sizes are always checked).
 
     Raises ModelFormatError (damaged, tampered with, newer), UnavailableError (the text lists what can run), ConfigError.
@@ -57,22 +60,33 @@ def load(
         raise UnavailableError(f"device {device!r} is not available; there is: {', '.join(DEVICES)}")
     if precision not in PRECISIONS:
         raise UnavailableError(f"precision {precision!r} is not available; there is: {', '.join(PRECISIONS)}")
-    if threads is not None:
-        threads = require_int("threads", threads, 1, 1 << 12)
+    if encoder_threads is not None:
+        encoder_threads = require_int("encoder_threads", encoder_threads, 1, 1 << 12)
     compiled = open_model(path, verify=verify)
     manifest = compiled.manifest
     # The encoder first: it needs the most memory while it loads, and gives half of it back.
-    opened_encoder = open_encoder(encoder, compiled.encoder, threads)
+    opened_encoder = open_encoder(encoder, compiled.encoder, encoder_threads)
     denoiser = open_backend(backend, compiled.denoiser())
     engine = Engine(manifest.network, manifest.schedule, manifest.task, opened_encoder, denoiser)
-    return Model(compiled, engine, device, read_options or ReadOptions(exif_orientation=manifest.preprocessing.exif_orientation))
+    log.info("loaded %s: encoder %s (%s), backend %s", compiled.path, opened_encoder.name, opened_encoder.precision, denoiser.name)
+    options = read_options or ReadOptions()
+    if options.exif_orientation is None:
+        options = replace(options, exif_orientation=manifest.preprocessing.exif_orientation)
+    return Model(compiled, engine, device, options)
+
+
+def usable_processors() -> int:
+    """Processors that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True, slots=True)
 class _Item:
-    """One read and preprocessed picture.  pixels: float32 [3,224,224]."""
+    """One read and preprocessed picture, without its original pixels.  pixels: float32 [3,224,224]."""
 
-    picture: Picture
+    source: str
+    sha256: str
+    notes: dict[str, object]
     pixels: np.ndarray
     timing: dict[str, float]
 
@@ -85,6 +99,7 @@ class Model:
         self._engine = engine
         self._device = device
         self._read_options = read_options
+        self._lazy = threading.Lock()
 
     @property
     def manifest(self) -> Manifest:
@@ -102,8 +117,13 @@ class Model:
         return self.manifest.classes
 
     @property
+    def read_options(self) -> ReadOptions:
+        """How pictures are read, the recipe's EXIF choice resolved."""
+        return self._read_options
+
+    @property
     def runtime(self) -> dict[str, str]:
-        """What computes: device, precision, encoder, backend."""
+        """What computes: device, weights' precision, encoder, backend."""
         return {
             "device": self._device,
             "precision": self.manifest.precision,
@@ -175,43 +195,63 @@ class Model:
 
     def _prepare(self, source: Source) -> _Item:
         started = time.perf_counter()
-        picture = self.read(source)
+        with self._lazy if hasattr(source, "load") else nullcontext():  # a PIL image decodes itself when first used, once
+            picture = self.read(source)
         read_done = time.perf_counter()
         pixels = self.preprocess(picture)
-        return _Item(picture, pixels, {"read": read_done - started, "preprocess": time.perf_counter() - read_done})
+        timing = {"read": read_done - started, "preprocess": time.perf_counter() - read_done}
+        return _Item(picture.source, picture.sha256, picture.notes, pixels, timing)
 
     def _prepare_or_fail(self, source: Source) -> _Item | Failure:
         try:
             return self._prepare(source)
-        except InputError as error:
-            name = os.fspath(source) if isinstance(source, (str, os.PathLike)) else type(source).__name__
-            return Failure(os.fsdecode(name), error.reason, str(error))
+        except (InputError, MemoryError) as error:
+            name = os.fsdecode(source) if isinstance(source, (str, os.PathLike)) else type(source).__name__
+            if isinstance(error, MemoryError):
+                return Failure(name, "too_large", f"{name}: not enough memory to decode it")
+            return Failure(name, error.reason, str(error))
 
     def _predict(self, items: list[_Item], draws: int, seed: int) -> list[Prediction]:
-        digests = [item.picture.sha256 for item in items]
+        digests = [item.sha256 for item in items]
         results, seconds = self._engine.predict(np.stack([i.pixels for i in items]), digests, seed=seed, draws=draws)
         share = {stage: s / len(items) for stage, s in seconds.items()}
         return [self._prediction(item, result, share, draws, seed) for item, result in zip(items, results, strict=True)]
 
     def _stream(self, sources: Iterator[Source], batch_size: int, draws: int, seed: int) -> Iterator[Prediction | Failure]:
-        workers = min(batch_size, os.cpu_count() or 1)
+        workers = min(batch_size, usable_processors())
         with ThreadPoolExecutor(workers, thread_name_prefix="fusedx-read") as pool:
+            broken: list[Exception] = []
+
+            def submit() -> list[Future[_Item | Failure]]:
+                """Start reading the next batch.  A source that raises ends the stream, after what it gave has been yielded."""
+                futures: list[Future[_Item | Failure]] = []
+                try:
+                    while not broken and len(futures) < batch_size:
+                        futures.append(pool.submit(self._prepare_or_fail, next(sources)))
+                except StopIteration:
+                    pass
+                except Exception as error:
+                    broken.append(error)
+                return futures
+
             try:
-                ahead = [pool.submit(self._prepare_or_fail, s) for s in islice(sources, batch_size)]
+                ahead = submit()
                 while ahead:
                     batch = [future.result() for future in ahead]
-                    ahead = [pool.submit(self._prepare_or_fail, s) for s in islice(sources, batch_size)]
+                    ahead = submit()
                     good = [item for item in batch if isinstance(item, _Item)]
                     predictions = iter(self._predict(good, draws, seed) if good else ())
                     for item in batch:
                         yield item if isinstance(item, Failure) else next(predictions)
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
+        if broken:
+            raise broken[0]
 
     def _prediction(self, item: _Item, r: Result, share: dict[str, float], draws: int, seed: int) -> Prediction:
         index = int(np.argmax(r.scores))
         return Prediction(
-            source=item.picture.source,
+            source=item.source,
             label=self.classes[index],
             index=index,
             probabilities=r.probabilities,
@@ -220,7 +260,7 @@ class Model:
             classes=self.classes,
             draws=draws,
             stability=float(np.mean(np.argmax(r.draw_scores, axis=1) == index)),
-            image_sha256=item.picture.sha256,
+            image_sha256=item.sha256,
             patch_locations=r.patch_locations,
             saliency=r.saliency,
             timing=item.timing | share,
@@ -229,8 +269,9 @@ class Model:
                 "model_sha256": self.digest,
                 "fusedx": fusedx.__version__,
                 "family": self.manifest.family,
+                "task": self.manifest.task,
                 "seed": seed,
                 **self.runtime,
-                "input": item.picture.notes,
+                "input": item.notes,
             },
         )

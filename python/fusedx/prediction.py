@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fusedx.engine.errors import INPUT_REASONS
+from fusedx.engine.errors import INPUT_REASONS, ConfigError
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,4 +69,5 @@ class Failure:
     message: str
 
     def __post_init__(self) -> None:
-        assert self.reason in INPUT_REASONS
+        if self.reason not in INPUT_REASONS:
+            raise ConfigError(f"{self.reason!r} is not a known input reason: {', '.join(INPUT_REASONS)}")

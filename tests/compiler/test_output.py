@@ -37,8 +37,13 @@ def steps_of(path: Path) -> int:
 
 def test_existing_output_is_refused_before_any_work(source, tmp_path):
     target = tmp_path / "m.fusedx"
-    for make in (target.mkdir, lambda: (target.rmdir(), target.write_text("mine")), lambda: (target.unlink(), target.symlink_to("nowhere"))):
-        make()
+    changes = (
+        lambda: target.mkdir(),
+        lambda: (target.rmdir(), target.write_text("mine")),
+        lambda: (target.unlink(), target.symlink_to("nowhere")),
+    )
+    for change in changes:
+        change()
         before = contents(tmp_path)
         with pytest.raises(ModelFormatError, match="exists; choose another name or pass --overwrite"):
             compile_checkpoint("/nowhere", target)

@@ -51,13 +51,15 @@ def entry(dtype="F32", shape=(2, 3), offsets=(0, 24)):
         json.dumps(GOOD).encode("utf-16"), b"\xef\xbb\xbf" + json.dumps(GOOD).encode(),
         b'{"a": NaN}', b'{"a": Infinity}', b'{"a": 1e999}', b'{"a": ' + b"9" * 5000 + b"}",
         b"[" * 200_000, b'{"a":' * 50_000, b'{"a": {"dtype": "F32", "shape": ' + b"[" * 100_000,
-        b'{"a": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}, "a": {"dtype": "F32", "shape": [2,3], "data_offsets": [0, 24]}}',
+        b'{"a": {"dtype": "F32", "shape": [6], "data_offsets": [0, 24]}, "a": {"dtype": "F32", "shape": [6], "data_offsets": [0, 24]}}',
         b'{"a": {"dtype": "F32", "dtype": "F64", "shape": [3], "data_offsets": [0, 24]}}',
         {"a": 3}, {"a": []}, {"a": "x"}, {"a": None}, {"a": {}}, {"a": {"dtype": "F32"}}, {"a": {"dtype": "F32", "shape": [6]}},
         {"a": {"dtype": "F32", "shape": [6], "data_offsets": [0]}}, {"a": {"dtype": "F32", "shape": [6], "data_offsets": [0, 24, 48]}},
-        {"a": {"dtype": "F32", "shape": [6], "data_offsets": "ab"}}, {"a": {"dtype": "F32", "shape": [6], "data_offsets": {"0": 1, "24": 2}}},
+        {"a": {"dtype": "F32", "shape": [6], "data_offsets": "ab"}},
+        {"a": {"dtype": "F32", "shape": [6], "data_offsets": {"0": 1, "24": 2}}},
         {"a": {"dtype": "F32", "shape": {"2": 1}, "data_offsets": [0, 8]}}, {"a": {"dtype": "F32", "shape": 6, "data_offsets": [0, 24]}},
-        entry(dtype="F16"), entry(dtype="BF16"), entry(dtype="I64"), entry(dtype="f32"), entry(dtype=7), entry(dtype=["F32"]), entry(dtype=None),
+        entry(dtype="F16"), entry(dtype="BF16"), entry(dtype="I64"), entry(dtype="f32"), entry(dtype=7), entry(dtype=["F32"]),
+        entry(dtype=None),
         entry(shape=[True, 6]), entry(shape=[2.0, 3]), entry(shape=["2", 3]), entry(shape=[-2, -3]), entry(shape=[-1]), entry(shape=[7]),
         entry(shape=[1] * 70 + [6]), entry(shape=[1 << 70, 0], offsets=[0, 0]), entry(shape=[1 << 40, 1 << 40]),
         entry(offsets=[0, 25]), entry(offsets=[24, 0]), entry(offsets=[-24, 0]), entry(offsets=[False, 24]), entry(offsets=[0.0, 24.0]),
@@ -97,7 +99,7 @@ def test_missing_folder_and_unreadable(tmp_path):
             safetensors.read(path)
 
 
-@settings(derandomize=True, max_examples=400, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@settings(derandomize=True, max_examples=200, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(edits=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 3), st.binary(max_size=4)), min_size=1, max_size=4))
 def test_mutated_bytes(edits, tmp_path_factory):
     path = tmp_path_factory.getbasetemp() / "mutated.safetensors"

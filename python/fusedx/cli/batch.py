@@ -16,13 +16,12 @@ from fusedx.cli import exits, progress
 from fusedx.cli.options import open_model
 from fusedx.cli.text import is_terminal, printable
 from fusedx.results import Destination, OutputError, Run, Writer, row
-from fusedx.results.output import Existing
 from fusedx.results.rows import Row, text
+from fusedx.results.writer import Existing
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from fusedx.inputs import ReadOptions
     from fusedx.model import Model
 
 
@@ -45,8 +44,8 @@ def run(
     topk: int | None, draws: int | None, seed: int | None, batch_size: int, **loading: Any,
 ) -> int:  # fmt: skip
     """Classify everything in ``found`` and write it; returns the exit status.  Raises exits.Stopped after an interruption."""
-    model, reading = open_model(path, **loading)
-    setting = run_of(model, reading, draws, seed, topk)
+    model = open_model(path, **loading)
+    setting = run_of(model, draws, seed, topk)
     console = _console() if destination is None and is_terminal(sys.stdout) else None
     writer, existing = _open(destination, setting, console)
     tally = Tally()
@@ -68,7 +67,7 @@ def run(
     return exits.SOME_FAILED if tally.reasons or existing.failed else exits.DONE
 
 
-def run_of(model: Model, reading: ReadOptions, draws: int | None, seed: int | None, topk: int | None) -> Run:
+def run_of(model: Model, draws: int | None, seed: int | None, topk: int | None) -> Run:
     """What all rows of this run have in common."""
     return Run(
         classes=model.classes,
@@ -76,8 +75,8 @@ def run_of(model: Model, reading: ReadOptions, draws: int | None, seed: int | No
         seed=model.manifest.default_seed if seed is None else seed,
         model_sha256=model.digest,
         fusedx=fusedx.__version__,
-        exif_orientation=reading.exif_orientation,
-        frame=reading.frame,
+        exif_orientation=model.read_options.exif_orientation or "ignore",
+        frame=model.read_options.frame,
         topk=topk or 0,
         **model.runtime,
     )

@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -56,7 +57,10 @@ def held() -> Iterator[None]:
 
 @contextmanager
 def translated(ctx: click.Context) -> Iterator[None]:
-    """FusedxError -> `error: ...` and 2; interruption -> 130; a reader that went away -> silence.  The rest is a bug and is raised."""
+    """FusedxError -> `error: ...` and 2; interruption -> 130; a reader that went away -> silence.
+
+    The rest is a bug: its traceback, and 2.
+    """
     try:
         yield
         sys.stdout.flush()
@@ -66,12 +70,15 @@ def translated(ctx: click.Context) -> Iterator[None]:
     except BrokenPipeError:
         _forget_output()
         ctx.exit(BROKEN_PIPE)
+    except (click.ClickException, click.exceptions.Exit, click.Abort):
+        raise  # click's own way out
     except Exception as error:
         if _signalled:  # an interrupted import surfaces as whatever the half-loaded package makes of it
             _say_stopped(error)
             ctx.exit(INTERRUPTED)
         if (text := _deliberate(error)) is None:
-            raise
+            traceback.print_exc()  # a bug; its status must not look like "some images failed"
+            ctx.exit(COULD_NOT_RUN)
         from fusedx.cli.text import printable
 
         click.echo(f"{click.style('error:', fg='red')} {printable(text, newlines=True)}", err=True)

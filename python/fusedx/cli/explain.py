@@ -35,7 +35,7 @@ def command(model: str, image: str, output: str, overwrite: bool, draws: int | N
     check(target, overwrite)
     with progress.stages("explain") as stage:
         stage("loading the model")
-        opened, _ = open_model(model, **loading)
+        opened = open_model(model, **loading)
         from fusedx.explain import explain
         from fusedx.results.png import save_png
 

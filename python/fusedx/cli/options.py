@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from fusedx.inputs import ReadOptions
     from fusedx.model import Model
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -63,12 +62,9 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Machine-read
 
 def open_model(
     path: str, *, device: str, precision: str, backend: str, encoder: str, frame: int = 0, exif_orientation: str | None = None
-) -> tuple[Model, ReadOptions]:
+) -> Model:
     """``fusedx.load`` with the picture options of the command line."""
     import fusedx
-    from fusedx.engine import compiled
 
-    if exif_orientation is None:
-        exif_orientation = compiled.open_model(path, verify=False).manifest.preprocessing.exif_orientation
     reading = fusedx.ReadOptions(exif_orientation=exif_orientation, frame=frame)
-    return fusedx.load(path, device, precision, backend, encoder=encoder, read_options=reading), reading
+    return fusedx.load(path, device, precision, backend, encoder=encoder, read_options=reading)

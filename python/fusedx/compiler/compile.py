@@ -263,4 +263,5 @@ def _versions() -> dict[str, str]:
     import onnx
     import torch
 
-    return {"fusedx": fusedx.__version__, "python": platform.python_version(), "numpy": np.__version__, "torch": torch.__version__, "onnx": onnx.__version__}
+    libraries = {"numpy": np.__version__, "torch": torch.__version__, "onnx": onnx.__version__}
+    return {"fusedx": fusedx.__version__, "python": platform.python_version(), **libraries}

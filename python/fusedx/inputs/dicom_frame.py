@@ -18,7 +18,7 @@ from fusedx.inputs.dicom_header import Header
 from fusedx.inputs.dicom_stream import JPEG2000, UNDEFINED, PixelElement
 
 #: The first that is installed and able decodes, so results do not depend on what else is installed where Pillow can do it.
-_PREFERENCE = ("pillow", "pydicom", "pylibjpeg", "pyjpegls", "gdcm")
+_PREFERENCE = ("pillow", "pydicom", "gdcm", "pyjpegls", "pylibjpeg")
 
 
 def decode_frame(
@@ -40,7 +40,7 @@ def decode_frame(
     plugin = _choose(decoder.available_plugins, header, element)
     if plugin is None:
         raise InputError(
-            "missing_decoder", f"{name}: {element.syntax.name} needs a decoder that is not installed: pip install fusedx[dicom]"
+            "missing_decoder", f"{name}: {element.syntax.name} needs a decoder that is not installed: pip install 'fusedx[dicom]'"
         )
     notes["decoder"] = plugin
     frame = get_frame(stream, index, number_of_frames=header.frames, extended_offsets=options.get("extended_offsets"))

@@ -18,7 +18,8 @@ EXIF_CHOICES = ("ignore", "apply")
 class ReadOptions:
     """How a source becomes a picture.
 
-    exif_orientation: "ignore" (what the published pipeline does) or "apply".  TIFF is always turned upright, because
+    exif_orientation: "ignore" (what the published pipeline does), "apply", or None for the compiled model's recipe (outside a
+        model: "ignore").  TIFF is always turned upright, because
         Pillow, and so the published pipeline, does that while decoding.
     frame: which frame of a DICOM object, TIFF, GIF, WebP or animated PNG, from 0.
     max_pixels: width * height of the largest frame that is decoded, checked before decoding.
@@ -27,13 +28,13 @@ class ReadOptions:
     Raises ConfigError for an impossible value.
     """
 
-    exif_orientation: str = "ignore"
+    exif_orientation: str | None = None
     frame: int = 0
     max_pixels: int = DEFAULT_MAX_PIXELS
     min_side: int = 2
 
     def __post_init__(self) -> None:
-        if self.exif_orientation not in EXIF_CHOICES:
+        if self.exif_orientation not in (None, *EXIF_CHOICES):
             raise ConfigError(f"exif_orientation must be one of {', '.join(EXIF_CHOICES)}, got {self.exif_orientation!r}")
         for name, least in (("frame", 0), ("max_pixels", 1), ("min_side", 1)):
             value = getattr(self, name)

@@ -69,5 +69,5 @@ def _read_dicom(file: BinaryIO, options: ReadOptions, name: str, notes: dict[str
     except ImportError as error:
         if (error.name or "").split(".")[0] != "pydicom":
             raise
-        raise InputError("missing_decoder", f"{name}: reading DICOM needs pydicom 3: pip install fusedx[dicom]") from None
+        raise InputError("missing_decoder", f"{name}: reading DICOM needs pydicom 3: pip install pydicom") from None
     return module.read_dicom(file, options, name, notes)

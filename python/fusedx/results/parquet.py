@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from fusedx.engine.errors import UnavailableError
 from fusedx.results.rows import Column, Row
+from fusedx.scratch import file_beside
 
 INSTALL = "Parquet needs pyarrow: pip install 'fusedx[parquet]'"
 _ROWS = 512
-_MODE = 0o666
 
 
 def require() -> None:
@@ -38,9 +37,7 @@ class ParquetWriter:
         kinds = {"text": pa.string(), "int": pa.int64(), "uint64": pa.uint64(), "float": pa.float64()}
         self._schema = pa.schema([pa.field(column.name, kinds[column.kind]) for column in columns])
         self._path = path.resolve()  # a link stays a link
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=self._path.parent)
-        os.close(descriptor)
-        self._scratch = Path(name)
+        self._scratch = file_beside(self._path)
         self._table: Any = pq.ParquetWriter(self._scratch, self._schema)
         self._rows: list[Row] = []
         self._open = True
@@ -57,9 +54,6 @@ class ParquetWriter:
         try:
             self._flush()
             self._table.close()
-            umask = os.umask(0o077)
-            os.umask(umask)
-            self._scratch.chmod(_MODE & ~umask)
             os.replace(self._scratch, self._path)
         except BaseException:
             self._scratch.unlink(missing_ok=True)

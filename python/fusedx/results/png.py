@@ -6,13 +6,15 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fusedx.scratch import file_beside
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 
 def save_png(picture: Image, target: Path) -> None:
     """Write beside the target and rename; replaces what is there."""
-    scratch = target.with_name(f".{target.name}.{os.getpid()}.part")
+    scratch = file_beside(target)
     try:
         picture.save(scratch, "PNG")
         os.replace(scratch, target)
