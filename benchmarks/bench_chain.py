@@ -55,6 +55,15 @@ model.classify(np.zeros((256, 256, 3), np.uint8))
 print(int(re.search(r"VmHWM:\s+(\d+)", open("/proc/self/status").read()).group(1)) * 1024)
 """
 
+START = """
+import time
+started = time.perf_counter()
+import fusedx
+from fusedx.demo import IMAGES, MODEL
+fusedx.load(MODEL).classify(IMAGES / "grade2_moderate.jpg")
+print(time.perf_counter() - started)
+"""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -79,6 +88,7 @@ def main() -> None:
             steps = case.noise.shape[0] if batch <= 4 else args.long_steps
             results["rows"] += bench(case, checkpoint, reference, Path(scratch), batch, steps, args.rounds, bandwidth)
         results["memory"] = memory(checkpoint, Path(scratch))
+        results["start"] = start()
     if args.json:
         args.json.write_text(json.dumps(results, indent=1) + "\n")
 
@@ -170,6 +180,18 @@ def read_bandwidth() -> float:
         data.sum()
         times.append(time.perf_counter() - started)
     return data.numel() * 4 / min(times) / 1e9
+
+
+def start() -> dict[str, float]:
+    """Seconds from nothing imported to the first prediction of the demonstration model, in fresh processes; files are warm."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "python")}
+    seconds = []
+    for _ in range(5):
+        done = subprocess.run([sys.executable, "-c", START], env=environment, capture_output=True, text=True, check=True)
+        seconds.append(float(done.stdout))
+    spread = f"median of 5, {min(seconds):.2f} to {max(seconds):.2f}"
+    print(f"demonstration model, import to first prediction: {statistics.median(seconds):.2f} s ({spread})")
+    return {"median_seconds": statistics.median(seconds), "seconds": seconds}
 
 
 def memory(checkpoint: Path, scratch: Path) -> dict[str, float]:

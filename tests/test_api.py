@@ -6,6 +6,7 @@ import json
 import mmap
 import os
 import shutil
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -130,6 +131,15 @@ def test_numpy_integers_are_integers(model: fusedx.Model) -> None:
 def test_unavailable_choices_list_what_there_is(small_model, settings: dict, error: type, text: str) -> None:
     with pytest.raises(error, match=text):
         fusedx.load(small_model, **settings)
+
+
+def test_the_choice_prints_itself(small_model) -> None:
+    code = f"import fusedx; fusedx.load({str(small_model)!r})"
+    environment = {"PYTHONPATH": str(Path(fusedx.__file__).parents[1]), "FUSEDX_LOG": "info"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert "encoder openvino (float32), backend" in done.stderr
+    done = subprocess.run([sys.executable, "-c", code], env=environment | {"FUSEDX_LOG": "loud"}, capture_output=True, text=True)
+    assert done.returncode and "FUSEDX_LOG must be one of" in done.stderr
 
 
 def test_trace_shapes_and_errors(model: fusedx.Model) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import os
 import shutil
 import subprocess
 import sys
@@ -10,10 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from fusedx import golden, verify
 from fusedx.compiler import compile_checkpoint
 from fusedx.compiler.reference import checkpoint_reference
+from fusedx.engine import compiled
 from fusedx.engine.backends import open_backend
 from fusedx.engine.compiled import open_model
 from fusedx.engine.encoder import open_encoder
@@ -80,6 +84,29 @@ def test_verify_command_agrees(case) -> None:
         pytest.skip("test_engine computes the same arrays; the small cases show that verify reports them")
     report = verify.verify(path, HERE / f"{expected.name}.json")
     assert report.ok and len(report.rows) == len([n for n in expected.expected if n != "trajectory_stride"])
+
+
+def test_verify_finds_one_changed_weight(case, tmp_path: Path) -> None:
+    """The negative control of `fusedx verify` itself: a model whose digests are right and whose weights are not."""
+    expected, _, path = case
+    if expected.name != "v1-small":
+        pytest.skip("one case is enough")
+    changed = tmp_path / "changed.fusedx"
+    shutil.copytree(path, changed)
+    file = changed / compiled.DENOISER
+    tables = safetensors.numpy.load_file(file)
+    tables["weight3"][3, 4] += 0.5
+    safetensors.numpy.save_file(tables, file)
+    manifest = json.loads((changed / compiled.MANIFEST).read_text())
+    manifest["files"][compiled.DENOISER] = dataclasses.asdict(compiled.file_entry(file))
+    (changed / compiled.MANIFEST).write_text(json.dumps(manifest))
+    done = subprocess.run(
+        [sys.executable, "-m", "fusedx", "verify", changed, "--golden", HERE / "v1-small.json", "--json"],
+        capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(HERE.parents[1] / "python")},
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    wrong = {row["stage"] for row in json.loads(done.stdout)["rows"] if not row["ok"]}
+    assert {"y_final", "eps_t0"} <= wrong and not wrong & {"prior", "feature", "saliency"}
 
 
 def engine_of(model, encoder: str, backend: str) -> Engine:

@@ -15,6 +15,7 @@ import tempfile
 import venv
 import zipfile
 from pathlib import Path
+from shutil import which
 
 ROOT = Path(__file__).resolve().parents[1]
 MUST_HOLD = (
@@ -31,6 +32,9 @@ def main() -> None:
         folder = Path(scratch)
         builder, user = (make_environment(folder / name) for name in ("builder", "user"))
         run([builder, "-m", "pip", "install", "-q", "build"], folder, environment)
+        compiler = which(environment.get("CXX", "c++"))
+        if compiler:
+            environment["FUSEDX_NATIVE"] = "1"  # where it can be built, failing to build it is a failure
         # `build` without arguments makes the wheel from the sdist, not from the tree.
         run([builder, "-m", "build", "--outdir", folder / "dist", ROOT], folder, environment)
         (wheel,) = (folder / "dist").glob("*.whl")
@@ -42,6 +46,13 @@ def main() -> None:
         run([user, "-m", "pip", "install", "-q", wheel], folder, environment)
         fusedx = user.with_name("fusedx")
         run([fusedx, "doctor"], folder, environment)
+        if compiler:
+            assert any(name.startswith("fusedx/_native") for name in names), f"{wheel.name} lacks the native module"
+            code = "from fusedx.engine.backends import available; print(available()['native'])"
+            reason = subprocess.check_output([user, "-c", code], cwd=folder, env=environment, text=True).strip()
+            assert reason == "None", f"the native module of the wheel does not load: {reason}"
+        else:
+            print("no C++ compiler here: the wheel is pure Python, and that the native module loads from a wheel was not shown")
         run([fusedx, "demo", "-o", folder / "pictures"], folder, environment)
         assert len(list((folder / "pictures").glob("*.png"))) >= 6, "the demonstration wrote too few pictures"
         where = "from fusedx.demo import MODEL; print(MODEL)"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 import fusedx
-from fusedx.engine.backends import open_backend
+from fusedx.engine.backends import available, open_backend
 from fusedx.engine.compiled import CompiledModel, open_model
 from fusedx.engine.encoder import open_encoder
 from fusedx.engine.engine import MAX_DRAWS, Engine, Result
@@ -24,6 +23,7 @@ from fusedx.engine.manifest import Manifest
 from fusedx.engine.noise import MAX_SEED
 from fusedx.engine.preprocess import normalize, to_square_uint8
 from fusedx.inputs import Picture, ReadOptions, read
+from fusedx.log import follow_environment, log
 from fusedx.prediction import Failure, Prediction
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     Source = str | os.PathLike[str] | Image | np.ndarray
 
 DEVICES = ("cpu",)
-log = logging.getLogger("fusedx")
 PRECISIONS = ("fp32",)
 
 
@@ -62,6 +61,7 @@ def load(
         raise UnavailableError(f"precision {precision!r} is not available; there is: {', '.join(PRECISIONS)}")
     if encoder_threads is not None:
         encoder_threads = require_int("encoder_threads", encoder_threads, 1, 1 << 12)
+    follow_environment()
     compiled = open_model(path, verify=verify)
     manifest = compiled.manifest
     # The encoder first: it needs the most memory while it loads, and gives half of it back.
@@ -69,6 +69,9 @@ def load(
     denoiser = open_backend(backend, compiled.denoiser())
     engine = Engine(manifest.network, manifest.schedule, manifest.task, opened_encoder, denoiser)
     log.info("loaded %s: encoder %s (%s), backend %s", compiled.path, opened_encoder.name, opened_encoder.precision, denoiser.name)
+    reason = available()["native"]
+    if backend == "auto" and reason is not None:
+        log.warning("the chain runs in numpy, one read of the weights a row, because %s", reason)
     options = read_options or ReadOptions()
     if options.exif_orientation is None:
         options = replace(options, exif_orientation=manifest.preprocessing.exif_orientation)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+import sys
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,9 @@ import fusedx
 from fusedx.engine.backends import Condition
 from fusedx.kernels import conditional_layer
 from fusedx.prediction import Prediction
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "compiler"))
+import tiny  # noqa: E402
 
 BACKENDS = ["python", pytest.param("native", marks=pytest.mark.skipif(not conditional_layer.available(), reason="native module not built"))]
 
@@ -41,9 +46,30 @@ def company_matters(classify: Callable[[Sequence[np.ndarray]], list[Prediction]]
     return found
 
 
+@pytest.fixture(scope="module")
+def small_v2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A narrow DiffMIC-v2, whose chain has six rows an image."""
+    folder = tmp_path_factory.mktemp("v2")
+    fusedx.compile_checkpoint(tiny.write_v2(folder / "last.ckpt"), folder / "v2.fusedx")
+    return folder / "v2.fusedx"
+
+
 @pytest.fixture(scope="module", params=BACKENDS)
 def model(request, small_model) -> fusedx.Model:
     return fusedx.load(small_model, backend=request.param)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_v2_batch_and_order(small_v2: Path, backend: str) -> None:
+    model = fusedx.load(small_v2, backend=backend)
+    assert company_matters(lambda batch: model.classify(batch, draws=3), pictures(5)) == []
+
+
+@pytest.mark.parametrize("encoder", ["openvino", "onnxruntime"])
+def test_encoder_threads_do_not_matter(small_model, small_v2: Path, encoder: str) -> None:
+    for path in (small_model, small_v2):
+        found = {bits(fusedx.load(path, encoder=encoder, encoder_threads=n).classify(pictures(1)[0])) for n in (1, 2, 3, None)}
+        assert len(found) == 1
 
 
 @pytest.mark.parametrize("draws", [1, 5])
