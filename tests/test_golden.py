@@ -133,8 +133,14 @@ def test_region_selection_inside_the_graph(runtime: str, tmp_path: Path) -> None
     image = golden.image(3, "x", (len(saliency), 3, 224, 224))
     cells, tiles = run_regions(runtime, saliency, image, tmp_path)
     expected = np.concatenate([saved["cells"], np.zeros((2, 6, 2), np.int64)])
-    assert np.array_equal(cells // 32, expected)
-    for b, rows in enumerate(expected):
+    got = cells // 32
+    scores = region_scores(saliency)
+    for b in range(len(got)):
+        if runtime == "reference" or np.unique(np.round(scores[b], 6)).size == np.unique(scores[b]).size:
+            assert np.array_equal(got[b], expected[b]), f"map {b}"
+        else:  # scores equal in decimals and not in bits: in float32 either of the two may be the larger
+            np.testing.assert_allclose(scores[b][got[b] @ [7, 1]], scores[b][expected[b] @ [7, 1]], atol=1e-6)
+    for b, rows in enumerate(got):
         for k, (r, c) in enumerate(rows):
             assert np.array_equal(tiles[b * 6 + k, 0], image[b, 0, 32 * r : 32 * r + 32, 32 * c : 32 * c + 32])
 

@@ -9,6 +9,7 @@ import resource
 import shutil
 import struct
 import subprocess
+import tempfile
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -21,9 +22,13 @@ from hypothesis import strategies as st
 
 import tiny
 from fusedx.compiler import checkpoint, compile_checkpoint, config_yaml, torch_file
+from fusedx.engine.encoder import onnx_file
 from fusedx.engine.errors import CheckpointError, FusedxError
 
 FUZZ = settings(derandomize=True, max_examples=80, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+
+#: What a payload would leave; of this process alone, so that runs side by side cannot fool each other.
+MARKER = Path(tempfile.gettempdir()) / f"fusedx-marker-{os.getpid()}"
 
 
 @pytest.fixture(autouse=True)
@@ -150,10 +155,10 @@ LONG = b"\x8a\x06" + (40 << 30).to_bytes(6, "little")  # 40 GiB
 @pytest.mark.parametrize(
     "pickled, text",
     [
-        (opcodes(b"cposix\nsystem\n", "touch /tmp/fusedx-marker", b"\x85R"), "posix.system"),
-        (opcodes(b"cos\nsystem\n", "touch /tmp/fusedx-marker", b"\x85R"), "os.system"),
-        (opcodes(b"(S'touch /tmp/fusedx-marker'\nios\nsystem\n"), "os.system"),
-        (opcodes("os", "system", b"\x93", "touch /tmp/fusedx-marker", b"\x85R"), "os.system"),
+        (opcodes(b"cposix\nsystem\n", f"touch {MARKER}", b"\x85R"), "posix.system"),
+        (opcodes(b"cos\nsystem\n", f"touch {MARKER}", b"\x85R"), "os.system"),
+        (opcodes(f"(S'touch {MARKER}'\nios\nsystem\n".encode()), "os.system"),
+        (opcodes("os", "system", b"\x93", f"touch {MARKER}", b"\x85R"), "os.system"),
         (opcodes(b"c__builtin__\nbytearray\n", LONG, b"\x85R"), "bytearray"),
         (opcodes(b"cbuiltins\nbytearray\n", LONG, b"\x85R"), "bytearray"),
         # _codecs.encode(..., "hex") doubles its argument each time
@@ -169,7 +174,7 @@ LONG = b"\x8a\x06" + (40 << 30).to_bytes(6, "little")  # 40 GiB
     ],
 )  # fmt: skip
 def test_hand_written_pickles(pickled, text, tmp_path):
-    marker = Path("/tmp/fusedx-marker")
+    marker = MARKER
     refused(pkl_zip(tmp_path / "last.ckpt", pickled), text)
     (tmp_path / "plain.ckpt").write_bytes(pickled)
     refused(tmp_path / "plain.ckpt", text if text not in ("lacks state_dict", "large") else "")
@@ -273,7 +278,7 @@ def test_entry_given_twice_missing_or_resized(tmp_path):
         plain = tiny.write_v2(path)
         if change == "twice":
             with pytest.warns(UserWarning), zipfile.ZipFile(plain, "a") as z:
-                z.writestr("last/data.pkl", opcodes(b"cposix\nsystem\n", "touch /tmp/fusedx-marker", b"\x85R"))
+                z.writestr("last/data.pkl", opcodes(b"cposix\nsystem\n", f"touch {MARKER}", b"\x85R"))
             refused(plain, "twice")
             continue
         drop = {"no pickle": "data.pkl", "no storage": "data/0"}.get(change, "")
@@ -432,7 +437,7 @@ def test_mutated_pickle(edits, tmp_path_factory):
 
 # YAML.
 
-EXECUTES = "touch /tmp/fusedx-marker"
+EXECUTES = f"touch {MARKER}"
 
 
 @pytest.mark.parametrize(
@@ -451,8 +456,7 @@ EXECUTES = "touch /tmp/fusedx-marker"
         ("data: !unknown 3", "!unknown"),
         ("data: !!python/object:argparse.Namespace [1]", "mapping"),
         ("data: !!python/object:argparse.Namespace 3", "mapping"),
-        ("a: &a [x]\nb: *a", "aliases"),
-        ("a: &a [*a]", "aliases"),
+        ("a: &a [*a]", "recursive"),
         ("a: &a {x: 1}\nb: {<<: *a}", "aliases"),
         ("a: &a0 [x,x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1},*a{i - 1},*a{i - 1}]\n" for i in range(1, 40)), "aliases"),
         ("data: {a: 1, a: 2}", "twice"),
@@ -484,7 +488,7 @@ EXECUTES = "touch /tmp/fusedx-marker"
     ],
 )  # fmt: skip
 def test_hostile_yaml(text, message, tmp_path):
-    marker = Path("/tmp/fusedx-marker")
+    marker = MARKER
     path = tmp_path / "config.yml"
     path.write_text(text)
     try:
@@ -526,3 +530,18 @@ def test_mutated_yaml(edits, tmp_path_factory):
         checkpoint.read(folder)
     except FusedxError:
         pass
+
+
+def test_shared_lists_of_real_configurations_are_read(tmp_path):
+    """Training code writes an alias where two settings share a list; that is harmless."""
+    path = tmp_path / "config.yml"
+    path.write_text("a: &id001 [0.001, 0.999]\nb: *id001\nc: &n 3\nd: *n\n")
+    assert config_yaml.load(path) == {"a": [0.001, 0.999], "b": [0.001, 0.999], "c": 3, "d": 3}
+
+
+def test_folders_made_for_a_compile_that_fails_are_removed(tmp_path, monkeypatch):
+    source = tiny.write_v1(tmp_path / "checkpoint")
+    monkeypatch.setattr(onnx_file, "write", lambda *a: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        compile_checkpoint(source, tmp_path / "new" / "deeper" / "m.fusedx")
+    assert not (tmp_path / "new").exists()

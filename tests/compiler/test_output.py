@@ -155,7 +155,7 @@ def test_unwritable_parent_as_the_system_says_it(source, tmp_path, monkeypatch):
     def denied(*args, **kwargs):
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(compiling.tempfile, "mkdtemp", denied)
+    monkeypatch.setattr(compiling, "folder_beside", denied)
     with pytest.raises(ModelFormatError, match="cannot be written: Permission denied"):
         compile_checkpoint(source, tmp_path / "m.fusedx")
     assert not os.listdir(tmp_path)
@@ -219,7 +219,7 @@ def test_every_failing_write_is_reported_and_leaves_nothing(source, tmp_path, mo
         (Path, "chmod"),
         (Path, "rename"),
         (compiled, "file_entry"),
-        (compiling.tempfile, "mkdtemp"),
+        (compiling, "folder_beside"),
     ]
     for owner, name in places:
         with monkeypatch.context() as patch:

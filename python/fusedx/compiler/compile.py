@@ -7,9 +7,10 @@ import json
 import os
 import platform
 import shutil
-import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +25,11 @@ from fusedx.engine.encoder import onnx_file
 from fusedx.engine.errors import CheckpointError, ConfigError, ModelFormatError, UnavailableError
 from fusedx.engine.manifest import FORMAT, GRID, IMAGE_SIZE, REGIONS, TASKS, Manifest, Network, Preprocessing, check_chain
 from fusedx.engine.weights import check
+from fusedx.scratch import folder_beside
 
 PRECISIONS = ("fp32",)
+#: Package as pip knows it -> module.
+_PACKAGES = {"torch": "torch", "onnx": "onnx", "safetensors": "safetensors", "pyyaml": "yaml"}
 Progress = Callable[[str], None]
 
 
@@ -68,6 +72,7 @@ def compile_checkpoint(
         raise ConfigError(f"task must be one of {', '.join(TASKS)}; got {task!r}")
     preprocessing = Preprocessing(exif_orientation=exif_orientation)
     _check_metrics(metrics or {})
+    _check_packages()
     target = Path(output)
     if target.name in ("", ".."):
         target = Path(os.path.abspath(target))
@@ -85,12 +90,11 @@ def compile_checkpoint(
     ignored = check(ckpt.prior, ckpt.model)
     _check_folded(graph.constants | tables.arrays())
 
+    made: list[Path] = []
+    scratch = None
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name[:32]}.", dir=target.parent))
-    except OSError as error:
-        raise _cannot_write(target, error) from None
-    try:
+        made = _make_parents(target)
+        scratch = folder_beside(target)
         progress(f"writing {compiled.ENCODER}")
         onnx_file.write(graph, scratch / compiled.ENCODER, _output_shapes(ckpt.network), IMAGE_SIZE)
         progress(f"writing {compiled.DENOISER}")
@@ -114,13 +118,15 @@ def compile_checkpoint(
             metrics=dict(metrics or {}),
         )
         (scratch / compiled.MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
-        for path in (scratch, *scratch.iterdir()):  # as readable as anything else that this user writes
-            path.chmod((0o777 if path.is_dir() else 0o666) & ~_umask())
         _publish(scratch, target, overwrite)
     except OSError as error:
         raise _cannot_write(target, error) from None
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)  # what failed or was interrupted, or the model that was replaced
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)  # what failed or was interrupted, or the model that was replaced
+        for folder in reversed(made):
+            with suppress(OSError):  # not empty: the model is in it
+                folder.rmdir()
     return CompileReport(target, manifest, ignored)
 
 
@@ -129,10 +135,23 @@ def timesteps(network: Network, s: schedule.Schedule) -> np.ndarray:
     return np.arange(s.steps) if network.family == "diffmic-v1" else schedule.ddim_coefficients(s).timesteps
 
 
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
+def _make_parents(target: Path) -> list[Path]:
+    """Make the folders above ``target`` that are missing; which they were, outermost first."""
+    missing = []
+    for folder in target.parents:
+        if _present(folder):
+            break
+        missing.insert(0, folder)
+    for folder in missing:
+        folder.mkdir(exist_ok=True)
+    return missing
+
+
+def _check_packages() -> None:
+    """Before minutes of work, not after."""
+    missing = [package for package, module in _PACKAGES.items() if find_spec(module) is None]
+    if missing:
+        raise UnavailableError(f"compiling a checkpoint needs {', '.join(missing)}: pip install 'fusedx[compile]'")
 
 
 def _cannot_write(target: Path, error: OSError) -> ModelFormatError:
@@ -232,8 +251,11 @@ def _save_tables(arrays: dict[str, np.ndarray], path: Path) -> None:
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
+    path.touch()
+    mode = path.stat().st_mode
     try:
         save_file(arrays, path)
+        path.chmod(mode)  # that package makes the file private; ours is as readable as anything else this user writes
     except SafetensorError as error:  # how that package reports a full disk
         raise OSError(str(error)) from None
 

@@ -22,12 +22,19 @@ def load(path: Path) -> dict[str, Any]:
         raise UnavailableError("compiling a checkpoint needs pyyaml: pip install 'fusedx[compile]'") from None
 
     class Loader(yaml.SafeLoader):
-        """SafeLoader plus the one tag, without aliases (which make a small file expand without bound) and repeated keys."""
+        """SafeLoader plus the one tag, without repeated keys, and with aliases of scalars and flat lists alone.
+
+        Training code writes an alias where two settings share a list; aliases of anything deeper make a small file expand
+        without bound.
+        """
 
         def compose_node(self, parent: Any, index: Any) -> Any:
-            if self.check_event(yaml.events.AliasEvent):
-                raise yaml.YAMLError("aliases are not accepted")
-            return super().compose_node(parent, index)
+            is_alias = self.check_event(yaml.events.AliasEvent)
+            node = super().compose_node(parent, index)
+            parts = node.value if isinstance(node, yaml.SequenceNode) else [node]
+            if is_alias and not all(isinstance(part, yaml.ScalarNode) for part in parts):
+                raise yaml.YAMLError("aliases of mappings and nested lists are not accepted; write the value out")
+            return node
 
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
             mapping = super().construct_mapping(node, deep=True)
