@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,7 +22,18 @@ ROOT = Path(__file__).resolve().parent
 
 
 class NativeBuildError(Exception):
-    """The compiled module could not be built; the text is the reason, in one line."""
+    """The compiled module could not be built: the reason in one line, and the file to look at."""
+
+    def __init__(self, reason: str, where: object = None) -> None:
+        super().__init__(f"{reason} ({where})" if where else reason)
+        self.reason = reason
+
+    def public(self) -> str:
+        """The reason without the folders of the machine that built, fit to be shipped."""
+        text = self.reason
+        for folder in sorted({str(ROOT), sys.prefix, str(Path.home())}, key=len, reverse=True):  # these may hold spaces
+            text = text.replace(folder.rstrip(os.sep) + os.sep, "")
+        return re.sub(r"(?<![\w.])(?:/[^\s/:'\"()]*)+/(?=[^\s/])|(?<![\w.])/(?=\w)", "", text)
 
 
 class BuildNative(build_ext):
@@ -35,22 +47,19 @@ class BuildNative(build_ext):
         built: list[Path] = []
         if mode != "0":
             try:
-                built, found = compile_native(Path(self.build_temp).resolve() / "cmake")
+                built, found = built_native(Path(self.build_temp).resolve() / "cmake")
                 info.update(native=True, reason=None, **found)
             except NativeBuildError as error:
                 if mode == "1":
                     raise SystemExit(f"fusedx: the native module is required (FUSEDX_NATIVE=1) and {error}") from None
                 print(f"fusedx: installing without the native module: {error}", file=sys.stderr, flush=True)
-                info["reason"] = str(error)
+                info["reason"] = error.public()
         in_tree = self.inplace or self.editable_mode
         folder = ROOT / "python" / "fusedx" if in_tree else Path(self.build_lib) / "fusedx"
-        folder.mkdir(parents=True, exist_ok=True)
-        for stale in folder.glob("_native*"):
-            stale.unlink()
-        self.made = [str(shutil.copy2(file, folder)) for file in built]
-        record = folder / "_build_info.json"
-        record.write_text(json.dumps(info, indent=1) + "\n")
-        self.made.append(str(record))
+        try:
+            self.made = place(built, info, folder)
+        except OSError as error:  # nothing at all can be installed there, native or not
+            raise SystemExit(f"fusedx: cannot write the package: {error}") from None
         if not built:
             self.distribution.ext_modules = None  # nothing here depends on the platform: see BuildWheel
 
@@ -73,6 +82,27 @@ class BuildWheel(bdist_wheel):
         super().run()
 
 
+def place(built: list[Path], info: dict[str, object], folder: Path) -> list[str]:
+    """Puts the module and the record of the build into the package folder, and clears what an earlier build left."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for stale in folder.glob("_native*"):
+        stale.unlink()
+    record = folder / "_build_info.json"
+    record.write_text(json.dumps(info, indent=1) + "\n")
+    return [*(str(shutil.copy2(file, folder)) for file in built), str(record)]
+
+
+def built_native(build: Path) -> tuple[list[Path], dict[str, object]]:
+    """:func:`compile_native`; a tool or a folder that the system refuses is a failed build like any other."""
+    try:
+        return compile_native(build)
+    except OSError as error:
+        name = f": {Path(os.fsdecode(error.filename)).name}" if error.filename else ""
+        raise NativeBuildError(f"{error.strerror or type(error).__name__}{name}", error.filename) from None
+    except ValueError as error:
+        raise NativeBuildError(f"CMake left an unreadable report: {error}") from None
+
+
 def compile_native(build: Path) -> tuple[list[Path], dict[str, object]]:
     """Configures and builds the module in ``build``: its files, and the compiler and instruction sets."""
     cmake = shutil.which("cmake")
@@ -92,7 +122,7 @@ def compile_native(build: Path) -> tuple[list[Path], dict[str, object]]:
     run_logged([cmake, "--build", str(build), "--parallel", str(os.cpu_count() or 1)], log, "compiling failed")
     built = sorted(build.glob("_native*.so")) + sorted(build.glob("_native*.pyd"))
     if not built:
-        raise NativeBuildError(f"CMake found no Python or pybind11 to build against (log: {log})")
+        raise NativeBuildError("CMake found no Python or pybind11 to build against", f"log: {log}")
     return built, json.loads((build / "built_with.json").read_text())
 
 
@@ -106,7 +136,7 @@ def run_logged(command: list[str], log: Path, problem: str) -> None:
         telling = ("is not able to compile", "not a full path", "could not find compiler", "No CMAKE_CXX_COMPILER", "rror:", "rror at")
         why = next((line for key in telling for line in lines if key in line), lines[-1] if lines else "no output")
         compiler = os.environ.get("CXX")
-        raise NativeBuildError(f"{problem}{f' with CXX={compiler}' if compiler else ''}: {why} (log: {log})")
+        raise NativeBuildError(f"{problem}{f' with CXX={compiler}' if compiler else ''}: {why}", f"log: {log}")
 
 
 setup(

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "cpu_quota.hpp"
 #include "isa.hpp"
 #include "kernels/conditional_layer/conditional_layer.hpp"
 #include "kernels/philox/philox.hpp"
@@ -99,9 +100,8 @@ void refuse_empty(const char* name, const py::array& x) {
     if (x.size() == 0) refuse(name, "at least one element", x);
 }
 
-void conditional_layer(py::array u, py::array panels, py::array a, py::array c, py::array t, Maybe h, Maybe f, Maybe image, py::array out,
-                       const std::string& isa) {
-    const auto best = fusedx::choose_isa(isa);
+fusedx::Layer checked_layer(const py::array& u, const py::array& panels, const py::array& a, const py::array& c, const py::array& t,
+                            const Maybe& h, const Maybe& f, const Maybe& image) {
     fusedx::Layer x{};
     x.u = check<float>("u", u, {kAny, kAny}, true);
     refuse_empty("u", u);
@@ -119,10 +119,35 @@ void conditional_layer(py::array u, py::array panels, py::array a, py::array c, 
         x.image = check<int32_t>("image", *image, {x.rows});
         check_index("image", x.image, x.rows, (h ? h : f)->shape(0));
     }
+    x.u_stride = row_stride(u), x.a_stride = row_stride(a), x.c_stride = row_stride(c);
+    return x;
+}
+
+void conditional_layer(py::array u, py::array panels, py::array a, py::array c, py::array t, Maybe h, Maybe f, Maybe image, py::array out,
+                       const std::string& isa) {
+    const auto best = fusedx::choose_isa(isa);
+    fusedx::Layer x = checked_layer(u, panels, a, c, t, h, f, image);
     x.out = check_out<float>("out", out, {x.rows, x.outputs}, true);
-    x.u_stride = row_stride(u), x.a_stride = row_stride(a), x.c_stride = row_stride(c), x.out_stride = row_stride(out);
+    x.out_stride = row_stride(out);
     WithoutGil release;
     fusedx::conditional_layer(x, best);
+}
+
+py::array projected_layer(py::array u, py::array panels, py::array a, py::array c, py::array t, Maybe h, Maybe f, Maybe image,
+                          py::array panels4, py::array bias4, const std::string& isa) {
+    const auto best = fusedx::choose_isa(isa);
+    fusedx::Layer x = checked_layer(u, panels, a, c, t, h, f, image);
+    x.bias4 = check<double>("bias4", bias4, {kAny});
+    refuse_empty("bias4", bias4);
+    x.classes = bias4.shape(0);
+    x.panels4 = check<float>("panels4", panels4, {panels.shape(0), fusedx::padded_classes(x.classes) / fusedx::kClasses, fusedx::kPanel, fusedx::kClasses});
+    py::array_t<double> eps({x.rows, x.classes});
+    x.eps = eps.mutable_data();
+    {
+        WithoutGil release;
+        fusedx::conditional_layer(x, best);
+    }
+    return eps;
 }
 
 void pack(py::array weight, py::array panels) {
@@ -206,13 +231,16 @@ PYBIND11_MODULE(_native, m) {
     }, "Instruction sets built in and runnable on this machine, best first.");
     m.def("isa", [](const std::string& wanted) { return std::string(fusedx::name(fusedx::choose_isa(wanted))); }, py::arg("wanted") = "",
           "The instruction set in use (FUSEDX_ISA, else the best); ValueError lists what is available.");
-    m.def("threads", &fusedx::pool_threads, "Threads that a kernel may use (FUSEDX_THREADS, else the affinity mask).");
+    m.def("threads", &fusedx::pool_threads, 
+          "Threads that a kernel may use: FUSEDX_THREADS, else what the affinity mask and the CPU quota allow.");
     m.def("conditional_layer", &conditional_layer);
+    m.def("projected_layer", &projected_layer);
     m.def("pack", &pack);
     m.def("project", &project);
     m.def("philox4x32", [](py::array key, py::array counters) { return philox<uint32_t>(fusedx::philox_words, key, counters, {0, 4}); });
     m.def("philox_uniform", [](py::array key, py::array counters) { return philox<double>(fusedx::philox_uniform, key, counters, {0}); });
     m.def("philox_normal", [](py::array key, py::array counters) { return philox<double>(fusedx::philox_normal, key, counters, {0}); });
     m.def("resize_bilinear", &resize_bilinear);
+    m.def("_cpu_quota", &fusedx::cpu_quota, py::arg("root") = "");
     m.def("_pool_probe", &pool_probe, py::arg("parts"), py::arg("fail") = -1);
 }

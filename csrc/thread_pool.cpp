@@ -6,8 +6,11 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <charconv>
 #include <chrono>
+#include <cmath>
 #include <cstdlib>
+#include <cstring>
 #include <exception>
 #include <mutex>
 #include <stdexcept>
@@ -15,6 +18,8 @@
 #include <system_error>
 #include <thread>
 #include <utility>
+
+#include "cpu_quota.hpp"
 
 namespace fusedx {
 namespace {
@@ -106,17 +111,20 @@ private:
 
 int count_threads() {
     if (const char* text = std::getenv("FUSEDX_THREADS"); text && *text) {
-        char* end = nullptr;
-        const long count = std::strtol(text, &end, 10);
-        if (*end || count < 1 || count > 1024)
+        int count = 0;
+        const char* const end = text + std::strlen(text);
+        const auto [stop, failure] = std::from_chars(text, end, count);
+        if (failure != std::errc() || stop != end || count < 1 || count > 1024)
             throw std::invalid_argument("FUSEDX_THREADS=" + std::string(text) + ": expected a whole number from 1 to 1024");
-        return static_cast<int>(count);
+        return count;
     }
+    int allowed = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
 #if defined(__linux__)
     cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
+    if (sched_getaffinity(0, sizeof set, &set) == 0) allowed = std::max(1, CPU_COUNT(&set));
 #endif
-    return std::max(1u, std::thread::hardware_concurrency());
+    const double quota = cpu_quota();
+    return quota > 0 && quota < allowed ? static_cast<int>(std::ceil(quota)) : allowed;
 }
 
 // Lock-free on purpose: a lock could be held by a thread that the fork left behind.

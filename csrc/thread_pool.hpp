@@ -11,7 +11,8 @@
 
 namespace fusedx {
 
-// Threads that a parallel loop may use: FUSEDX_THREADS, else the processors in this process's affinity mask.
+// Threads that a parallel loop may use: FUSEDX_THREADS, else the processors in this process's affinity mask or, where that
+// is less, its container's CPU quota rounded up: with more threads than that, all are stopped once the quota is spent.
 // Throws std::invalid_argument when FUSEDX_THREADS is not a whole number from 1 to 1024.
 int pool_threads();
 
@@ -23,7 +24,11 @@ template <class Body>
 void parallel_for(int64_t items, int64_t work, Body&& body) {
     constexpr int64_t kWorkPerThread = 1 << 18;  // about 40 us of streamed weights: less than waking a sleeping worker
     const int64_t worth = std::min(items, work / kWorkPerThread);
-    const int parts = worth <= 1 ? 1 : static_cast<int>(std::min<int64_t>(worth, pool_threads()));
+    int parts = worth <= 1 ? 1 : static_cast<int>(std::min<int64_t>(worth, pool_threads()));
+    if (parts > 1) {  // the largest share decides the time; no more threads than that needs (33 panels, 32 threads: 17)
+        const int64_t largest = (items + parts - 1) / parts;
+        parts = static_cast<int>((items + largest - 1) / largest);
+    }
     if (parts <= 1) {
         if (items > 0) body(int64_t{0}, items);
         return;

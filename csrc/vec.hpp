@@ -1,7 +1,8 @@
 // One float vector and one double vector as wide as the instruction set that this file is compiled for.
 //
 // Only files that CMake compiles once per instruction set include this.  Everything sits in an unnamed namespace inside
-// FUSEDX_ISA, so the linker can never pick an AVX-512 copy of a function for a machine without it.  Arithmetic is spelled
+// FUSEDX_ISA, and functions of the headers shared with other files are static, so the linker can never pick an AVX-512 copy
+// of a function for a machine without it (tests/test_build.py looks for shared symbols at -O0).  Arithmetic is spelled
 // out (fma is a fused multiply-add, * and + are not contracted: -ffp-contract=off), so every set gives the same bits.
 #pragma once
 
@@ -33,6 +34,8 @@ inline vec load(const float* p) { vec v; std::memcpy(&v, p, sizeof v); return v;
 inline void store(float* p, vec v) { std::memcpy(p, &v, sizeof v); }
 inline vec all(float x) { return x - vec{}; }
 inline ivec all(int32_t x) { return x - ivec{}; }
+inline void store(double* p, dvec v) { std::memcpy(p, &v, sizeof v); }
+inline dvec all(double x) { return x - dvec{}; }
 inline dvec load_as_double(const float* p) { half_vec v; std::memcpy(&v, p, sizeof v); return __builtin_convertvector(v, dvec); }
 
 inline vec fma(vec a, vec b, vec c) {  // a * b + c, rounded once

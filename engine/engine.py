@@ -31,7 +31,7 @@ class Result:
     """One image.
 
     probabilities, scores, prior float64 [C]; draw_scores float64 [D,C]; patch_locations int64 [6,2], (row, column) in pixels;
-    saliency [C,7,7].
+    saliency [C,7,7].  ``finite``: False where the weights overflow on this image, so that nothing here is a result.
     """
 
     probabilities: np.ndarray
@@ -40,6 +40,7 @@ class Result:
     draw_scores: np.ndarray
     patch_locations: np.ndarray
     saliency: np.ndarray
+    finite: bool
 
 
 class Engine:
@@ -63,7 +64,7 @@ class Engine:
         """
         draws = require_int("draws", draws, 1, MAX_DRAWS)
         started = time.perf_counter()
-        encoded = self._encode(images)
+        encoded = self.encoder.run(images)
         encoder_done = time.perf_counter()
         # Draws in blocks of about MAX_ROWS rows, so that memory does not grow with their number; rows are independent.
         block = max(1, MAX_ROWS // (len(digests) * self._rows_per_chain))
@@ -90,10 +91,11 @@ class Engine:
             z = np.stack([self.noise(d, seed=seed, draws=1) for d in digests], axis=2)
         else:
             z = self._checked_noise(noise, len(images))[:, None]
-        encoded = self._encode(images)
+        encoded = self._finite(self.encoder.run(images))
         chains = self._chains(encoded, z, keep=True)
         out = dict(encoded)
         scores, states = chains.scores[0], chains.states[:, 0]
+        self._finite({"y_final": scores})
         out |= {"betas": self.schedule.betas(), "y_final": scores, "probabilities": self._probabilities(scores)}
         out["trajectory"] = sampler.dense_map(states) if self._v2 else states
         if self._v2:
@@ -125,13 +127,12 @@ class Engine:
         n, steps = self.network, self.schedule.steps
         return draw_noise(n.family, steps, n.num_classes, image_sha256, seed=seed, draws=draws, first_draw=first_draw)
 
-    def _encode(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        encoded = self.encoder.run(images)
-        for name, array in encoded.items():
+    @staticmethod
+    def _finite(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        for name, array in arrays.items():
             if not np.isfinite(array).all():
-                row = int(np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(axis=1))[0])
-                raise FusedxError(f"the encoder's {name} is not finite for image {row} of the batch; is the input finite and normalised?")
-        return encoded
+                raise FusedxError(f"{name} is not finite: the weights overflow on this input; is it normalised?")
+        return arrays
 
     def _chains(self, encoded: dict[str, np.ndarray], noise: np.ndarray, *, keep: bool) -> sampler.Chains:
         if self._ddim is not None:
@@ -153,6 +154,7 @@ class Engine:
             draw_scores=own,
             patch_locations=encoded["patch_locations"][i],
             saliency=encoded["saliency"][i],
+            finite=bool(np.isfinite(own).all() and all(np.isfinite(array[i]).all() for array in encoded.values())),
         )
 
     def _prior(self, encoded: dict[str, np.ndarray], i: int) -> np.ndarray:
@@ -176,13 +178,16 @@ class Engine:
             )
         if len(images) == 0:
             raise ConfigError("x is an empty batch")
+        with np.errstate(over="ignore"):
+            images = images.astype(np.float32, copy=False)
         if not np.isfinite(images).all():
-            raise ConfigError("x has NaN or infinite values")
-        return images.astype(np.float32, copy=False)
+            raise ConfigError("x has NaN or infinite values, or values beyond float32")
+        return images
 
     def _checked_noise(self, noise: np.ndarray | tuple[np.ndarray, np.ndarray], batch: int) -> np.ndarray:
         try:
-            z = np.asarray(noise, np.float64)
+            z = np.asarray(noise)
+            z = z.astype(np.float64, casting="same_kind" if z.dtype.kind == "f" else "safe")
         except (TypeError, ValueError):
             raise ConfigError(f"noise must be numbers, got {type(noise).__name__} that is not an array of them") from None
         rows = 2 if self._v2 else self.schedule.steps

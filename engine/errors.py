@@ -69,4 +69,5 @@ INPUT_REASONS = {
     "no_such_frame": "the chosen frame does not exist",
     "missing_decoder": "the compressed pixels need a decoder that is not installed",
     "unsupported": "a valid image of a kind that is not supported",
+    "not_finite": "the model computes no finite result for this image",
 }

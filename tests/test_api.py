@@ -19,6 +19,9 @@ import fusedx
 from fusedx.engine import engine
 from fusedx.engine.errors import INPUT_REASONS
 
+sys.path.insert(0, str(Path(__file__).parent / "compiler"))
+import tiny  # noqa: E402
+
 PICTURES = Path(__file__).parent / "golden" / "preprocess"
 
 
@@ -234,3 +237,81 @@ def test_a_mapped_file_of_any_name_does_not_disturb_loading(small_model, tmp_pat
         mapped = mmap.mmap(f.fileno(), 0)
     fusedx.load(small_model)
     mapped.close()
+
+
+def test_a_reused_buffer_is_read_when_it_is_given(model: fusedx.Model) -> None:
+    """A video buffer, or the frames of one PIL file: what counts is the picture at the moment it was handed over."""
+    frames = [np.full((24, 24, 3), 20 * i, np.uint8) for i in range(10)]
+
+    def reused():
+        buffer = np.empty_like(frames[0])
+        for frame in frames:
+            buffer[:] = frame
+            yield buffer
+
+    got = [r.scores.tobytes() for r in model.stream(reused(), batch_size=4)]
+    assert got == [model.classify(frame).scores.tobytes() for frame in frames]
+
+
+def test_a_model_does_not_hang_after_a_fork(model: fusedx.Model) -> None:
+    picture = np.zeros((20, 20, 3), np.uint8)
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            model.classify(picture)
+            os.write(write, b"classified")
+        except fusedx.FusedxError as error:
+            os.write(write, str(error).encode())
+        finally:
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read, "rb") as pipe:
+        assert b"load it in the child" in pipe.read()
+    os.waitpid(child, 0)
+
+
+def test_weights_that_overflow_give_a_failure_and_not_a_label(tmp_path: Path) -> None:
+    """argmax of NaN is 0, which is the healthy class of every published model."""
+    state = {n: t * (1e25 if n in ("lin2.lin.weight", "lin3.lin.weight") else 1) for n, t in tiny.tensors("v1-small", "model").items()}
+    fusedx.compile_checkpoint(tiny.write_v1(tmp_path / "checkpoint", model=state), tmp_path / "m.fusedx")
+    model = fusedx.load(tmp_path / "m.fusedx")
+    picture = np.zeros((20, 20, 3), np.uint8)
+    with pytest.raises(fusedx.InputError, match="overflow") as raised:
+        model.classify(picture)
+    assert raised.value.reason == "not_finite"
+    assert [r.reason for r in model.stream([picture])] == ["not_finite"]
+    with pytest.raises(fusedx.FusedxError, match="not finite"):
+        model.trace(model.preprocess(model.read(picture))[None])
+
+
+def test_an_interrupted_call_leaves_the_model_usable(small_model) -> None:
+    model = fusedx.load(small_model)
+    x = np.stack([model.preprocess(model.read(np.zeros((20, 20, 3), np.uint8)))] * 3)
+    expected = model.trace(x)["y_final"].tobytes()
+
+    class Breaks:
+        def __init__(self) -> None:
+            self.left = 2
+
+        def __iter__(self):
+            for row in x:
+                self.left -= 1
+                if self.left < 0:
+                    raise KeyboardInterrupt
+                yield row
+
+        def __len__(self) -> int:
+            return len(x)
+
+    with pytest.raises(KeyboardInterrupt):
+        model._engine.encoder.run(Breaks())
+    assert model.trace(x)["y_final"].tobytes() == expected
+
+
+def test_torch_threads_are_put_back(small_model) -> None:
+    import torch
+
+    before = torch.get_num_threads()
+    fusedx.load(small_model, encoder="torch", encoder_threads=before + 1).classify(np.zeros((20, 20, 3), np.uint8))
+    assert torch.get_num_threads() == before

@@ -1,7 +1,9 @@
-"""The build's three modes, what it records, and what ends up in the sdist and the wheel.  Nothing is compiled here."""
+"""The build's three modes, what it records, and what ends up in the sdist and the wheel; and the C++ library
+without Python."""
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+TOOLS = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 setuptools = pytest.importorskip("setuptools")
 pytestmark = [
     pytest.mark.skipif(int(setuptools.__version__.split(".")[0]) < 77, reason=f"setuptools {setuptools.__version__} is older than 77"),
@@ -34,10 +37,13 @@ def tree(tmp_path: Path) -> Path:
     return tree
 
 
-def build(tree: Path, *commands: str, native: str | None = None, cxx: str | None = None) -> subprocess.CompletedProcess:
+def build(
+    tree: Path, *commands: str, native: str | None = None, cxx: str | None = None, first: Path | None = None
+) -> subprocess.CompletedProcess:
+    """setup.py; ``first`` is a folder to look for tools in before any other."""
     env = {k: v for k, v in os.environ.items() if k not in ("FUSEDX_NATIVE", "CXX", "PYTHONPATH")}
     env.update({k: v for k, v in (("FUSEDX_NATIVE", native), ("CXX", cxx)) if v is not None})
-    env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", "")])
+    env["PATH"] = os.pathsep.join([*([str(first)] if first else []), str(Path(sys.executable).parent), env.get("PATH", "")])
     return subprocess.run([sys.executable, "setup.py", "-q", *commands], cwd=tree, env=env, capture_output=True, text=True, timeout=120)
 
 
@@ -65,9 +71,44 @@ def test_best_effort_installs_and_says_why(tree):
     lines = [line for line in result.stderr.splitlines() if line.startswith("fusedx: ")]
     assert len(lines) == 1 and lines[0].startswith("fusedx: installing without the native module: ")
     info = recorded(tree)
-    assert not info["native"] and info["reason"] in lines[0]
-    if shutil.which("cmake", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])):
-        assert "/bin/false" in info["reason"]
+    assert not info["native"] and info["reason"]
+    if shutil.which("cmake", path=TOOLS):
+        assert "/bin/false" in lines[0] and "build.log" in lines[0]
+        assert "CXX=false" in info["reason"] and "/" not in info["reason"] and "log" not in info["reason"]
+
+
+def broken_cmake(tree: Path, text: str) -> Path:
+    folder = tree / "tools of mine"
+    folder.mkdir()
+    (folder / "cmake").write_text(text)
+    (folder / "cmake").chmod(0o755)
+    return folder
+
+
+@pytest.mark.parametrize("text", ["#!/no/such/interpreter\n", "\x7fELF nonsense\n", "#!/bin/sh\nexit 0\n",
+                                  "#!/bin/sh\necho \"error: $PWD/csrc/isa.cpp is broken, see '$PWD/x y/z'\"; exit 1\n"])
+def test_a_cmake_that_cannot_run_is_a_failed_build_like_any_other(tree, text):
+    first = broken_cmake(tree, text)
+    result = build(tree, "build", first=first)
+    assert result.returncode == 0 and "Traceback" not in result.stderr, result.stderr
+    reason = recorded(tree)["reason"]
+    assert reason and tree.parent.name not in reason and not re.search(r"(^|[^\w.])/", reason), reason
+    required = build(tree, "build", native="1", first=first)
+    assert required.returncode and "the native module is required" in required.stderr and "Traceback" not in required.stderr
+
+
+def test_a_build_folder_that_cannot_be_made_is_a_failed_build_like_any_other(tree):
+    (tree / "taken").write_text("a file where the build wants a folder")
+    result = build(tree, "build", "--build-temp", "taken/here")
+    assert result.returncode == 0 and "Traceback" not in result.stderr, result.stderr
+    assert "/" not in recorded(tree)["reason"]
+
+
+def test_a_package_folder_that_cannot_be_written_is_said_in_one_line(tree):
+    (tree / "python/fusedx/_build_info.json").unlink()
+    (tree / "python/fusedx/_build_info.json").mkdir()
+    result = build(tree, "build_ext", "--inplace", native="0")
+    assert result.returncode and "fusedx: cannot write the package: " in result.stderr and "Traceback" not in result.stderr
 
 
 def test_required_fails_hard(tree):
@@ -110,3 +151,65 @@ def test_in_place_build_of_this_tree_is_recorded_truthfully():
     if not record.exists():
         pytest.skip("not built (running from the source tree)")
     assert json.loads(record.read_text())["native"] == bool(modules)
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory) -> Path:
+    """The build folder of the C++ library alone, compiled without optimisation."""
+    cmake, compiler = shutil.which("cmake", path=TOOLS), shutil.which(os.environ.get("CXX", "c++"), path=TOOLS)
+    maker = shutil.which("ninja", path=TOOLS) or shutil.which("make", path=TOOLS)
+    if not (cmake and compiler and maker):
+        pytest.skip(f"needs cmake ({cmake}), a C++ compiler ({compiler}) and ninja or make ({maker})")
+    folder = tmp_path_factory.mktemp("library")
+    generator = ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={maker}"] if maker.endswith("ninja") else []
+    options = [f"-DCMAKE_CXX_COMPILER={compiler}", "-DCMAKE_BUILD_TYPE=Debug", "-DFUSEDX_PYTHON=OFF", "-DPython_EXECUTABLE=/no/python"]
+    for command in ([cmake, "-S", str(ROOT), "-B", str(folder), *generator, *options], [cmake, "--build", str(folder), "--parallel", "2"]):
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300)
+        assert done.returncode == 0, done.stdout
+    return folder
+
+
+USE = """
+#include <cstdio>
+#include "conditional_layer/conditional_layer.hpp"
+#include "thread_pool.hpp"
+int main() {  // one input, one output: softplus(0) = log 2
+    float u = 1, weight = 0, panels[32], a = 1, c = 0, out = 0;
+    int32_t t = 0;
+    fusedx::pack_panels(&weight, 1, 1, 1, panels);
+    fusedx::Layer layer{};
+    layer.rows = layer.inputs = layer.outputs = 1;
+    layer.u = &u, layer.panels = panels, layer.a = &a, layer.c = &c, layer.t = &t, layer.out = &out;
+    for (auto isa : fusedx::available_isas()) {
+        fusedx::conditional_layer(layer, isa);
+        std::printf("%.6f\\n", out);
+    }
+    return fusedx::pool_threads() < 1;
+}
+"""
+
+
+def test_the_library_builds_links_and_runs_without_python(library):
+    assert not list(library.rglob("_native*"))
+    (library / "use.cpp").write_text(USE)
+    compiler = shutil.which(os.environ.get("CXX", "c++"), path=TOOLS)
+    source = [f"-I{ROOT / 'csrc'}", f"-I{ROOT / 'python/fusedx'}", f"-I{ROOT / 'kernels'}", "use.cpp", "libfusedx_kernels.a", "-pthread"]
+    command = [compiler, "-std=c++20", *source, "-o", "use"]
+    done = subprocess.run(command, cwd=library, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert set(subprocess.run([library / "use"], capture_output=True, text=True, check=True).stdout.split()) == {"0.693147"}
+
+
+def test_no_function_is_shared_between_instruction_sets(library):
+    """A weak symbol would be merged by the linker: one instruction set's code in another's place."""
+    nm = shutil.which("nm")
+    if not nm:
+        pytest.skip("nm is not on the path")
+    objects = [file for file in library.rglob("*.o") if "fusedx_kernels.dir" not in file.parts]
+    assert len(objects) >= 2
+    for file in objects:
+        symbols = subprocess.run([nm, "-C", "--defined-only", file], capture_output=True, text=True, check=True).stdout.splitlines()
+        assert not [line for line in symbols if line.split()[1] in "WVu"], file
+        isa = next(name for name in ("baseline", "avx2", "avx512") if f"fusedx_{name}.dir" in file.parts)
+        outside = [line for line in symbols if line.split()[1].isupper() and f"fusedx::{isa}::" not in line]
+        assert not outside, file

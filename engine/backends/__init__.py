@@ -57,7 +57,7 @@ def open_backend(name: str, tables: DenoiserTables) -> Denoiser:
     choices = available()
     if name == "auto":
         name = next(n for n, reason in choices.items() if reason is None)
-    if name not in choices:
+    if not isinstance(name, str) or name not in choices:
         raise UnavailableError(f"unknown backend {name!r}; there are: auto, {', '.join(choices)}")
     if choices[name] is not None:
         usable = ", ".join(n for n, reason in choices.items() if reason is None)

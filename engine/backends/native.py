@@ -9,17 +9,26 @@ import numpy as np
 
 from fusedx.engine.backends import Condition, constant_half
 from fusedx.engine.denoiser import DenoiserTables
+from fusedx.engine.errors import ConfigError
 from fusedx.engine.memory import release_pages
-from fusedx.kernels import conditional_layer, projection
+from fusedx.kernels import conditional_layer, native_module
 
 
 def why_not() -> str | None:
     """None when the native module is built and loads here; otherwise the reason."""
     if conditional_layer.available():
         return None
-    from fusedx.kernels._loader import reason
+    return f"the native module is not built or does not load ({native_module.reason})"
 
-    return f"the native module is not built or does not load ({reason})"
+
+def _check_settings() -> None:
+    """Refuse an impossible FUSEDX_ISA or FUSEDX_THREADS now, not in the middle of the first prediction."""
+    module = native_module.require("the native backend")
+    try:
+        module.isa()
+        module.threads()
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 class NativeDenoiser:
@@ -28,12 +37,14 @@ class NativeDenoiser:
     name = "native"
 
     def __init__(self, tables: DenoiserTables) -> None:
+        _check_settings()
         self._panels = []
         for weight in (tables.weight_y, tables.weight2, tables.weight3):
             self._panels.append(conditional_layer.pack(weight))
             # The mapped original is not read again, and would otherwise count twice.
             release_pages(weight)
-        self._weight_p, self._weight4, self._bias4 = tables.weight_p, tables.weight4, tables.bias4
+        self._weight_p = tables.weight_p
+        self._panels4, self._bias4 = conditional_layer.pack_projection(tables.weight4), tables.bias4.astype(np.float64)
         self._scale = (tables.scale1, tables.scale2, tables.scale3)
         self._shift = (tables.shift1, tables.shift2, tables.shift3)
 
@@ -44,8 +55,9 @@ class NativeDenoiser:
     def eps(self, y: np.ndarray, step: np.ndarray, condition: Condition, entry: np.ndarray) -> np.ndarray:
         u = self._layer(0, y.astype(np.float32), step, h=condition.constant, f=condition.feature, image=entry)
         u = self._layer(1, u, step)
-        u = self._layer(2, u, step)
-        return projection.project(u, self._weight4, self._bias4)
+        # Layer 4 rides in layer 3's epilogue, so layer 3's output is never written.
+        third = self._panels[2], self._scale[2], self._shift[2]
+        return conditional_layer.run_projected(u, *third, step, self._panels4, self._bias4)
 
     def _layer(
         self,

@@ -43,7 +43,7 @@ def available() -> dict[str, str | None]:
 def open_encoder(name: str, path: Path, threads: int | None = None) -> Encoder:
     """Encoder by name, ready to run.  ``threads``: CPU threads a request may use, None for all."""
     choices = available()
-    if name not in choices:
+    if not isinstance(name, str) or name not in choices:
         raise UnavailableError(f"unknown encoder {name!r}; there are: {', '.join(choices)}")
     if choices[name] is not None:
         usable = ", ".join(n for n, reason in choices.items() if reason is None)

@@ -52,9 +52,11 @@ class OpenVINOEncoder:
 
         with self._lock:
             self._queue.set_callback(keep)
-            for row, image in enumerate(images):
-                self._queue.start_async({0: np.ascontiguousarray(image[None], np.float32)}, row)
-            self._queue.wait_all()
+            try:
+                for row, image in enumerate(images):
+                    self._queue.start_async({0: np.ascontiguousarray(image[None], np.float32)}, row)
+            finally:  # an interruption must not leave requests in flight for the next caller to trip over
+                self._queue.wait_all()
         return {name: np.concatenate([row[i] for row in rows]) for i, name in enumerate(self._names)}
 
 

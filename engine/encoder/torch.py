@@ -20,8 +20,7 @@ class TorchEncoder:
     precision = "float32"
 
     def __init__(self, path: Path, threads: int | None) -> None:
-        if threads is not None:
-            torch.set_num_threads(threads)
+        self._threads = threads
         self._graph = onnx_file.read(path)
         self._constants: dict[str, Any] = {
             # Shapes and axes stay numpy; they are arguments, not data.
@@ -31,10 +30,13 @@ class TorchEncoder:
 
     @torch.inference_mode()
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        rows = []
-        for image in images:
-            x = torch.from_numpy(np.array(image[None], np.float32))
-            rows.append(evaluate(self._graph, self._constants, x, OPERATORS))
+        before = torch.get_num_threads()  # one number for the whole process, so it is put back
+        torch.set_num_threads(self._threads or before)
+        try:
+            inputs = (torch.from_numpy(np.array(image[None], np.float32)) for image in images)
+            rows = [evaluate(self._graph, self._constants, x, OPERATORS) for x in inputs]
+        finally:
+            torch.set_num_threads(before)
         return {name: torch.cat([row[name] for row in rows]).numpy() for name in self._graph.outputs}
 
 

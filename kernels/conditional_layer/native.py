@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from .._loader import native, require
+from fusedx.kernels.native_module import native, require
 
 PANEL = 32  # outputs side by side in a panel, as in conditional_layer.hpp
+CLASSES = 8  # classes side by side in a packed projection, likewise
 
 
 def available() -> bool:
@@ -28,6 +29,18 @@ def pack(weight: np.ndarray) -> np.ndarray:
     panels = np.empty((-(-outputs // PANEL), inputs, PANEL), np.float32)
     require("conditional_layer.pack").pack(weight, panels)
     return panels
+
+
+def pack_projection(weight4: np.ndarray) -> np.ndarray:
+    """float32 [C, N] -> panels float32 [ceil(N / 32), ceil(C / 8), 32, 8], zeros where there is no weight."""
+    if not isinstance(weight4, np.ndarray) or weight4.ndim != 2 or weight4.dtype != np.float32 or not weight4.size:
+        found = f"{weight4.dtype} {list(weight4.shape)}" if isinstance(weight4, np.ndarray) else type(weight4).__name__
+        raise ValueError(f"weight4: expected float32 [C, N] with at least one element, got {found}")
+    classes, inputs = weight4.shape
+    panels, groups = -(-inputs // PANEL), -(-classes // CLASSES)
+    padded = np.zeros((groups * CLASSES, panels * PANEL), np.float32)
+    padded[:classes, :inputs] = weight4
+    return np.ascontiguousarray(padded.reshape(groups, CLASSES, panels, PANEL).transpose(2, 0, 3, 1))
 
 
 def run(
@@ -54,3 +67,25 @@ def run(
         out = np.empty((u.shape[0], a.shape[-1]), np.float32)
     module.conditional_layer(u, panels, a, c, t, h, f, image, out, isa)
     return out
+
+
+def run_projected(
+    u: np.ndarray,
+    panels: np.ndarray,
+    a: np.ndarray,
+    c: np.ndarray,
+    t: np.ndarray,
+    panels4: np.ndarray,
+    bias4: np.ndarray,
+    *,
+    h: np.ndarray | None = None,
+    f: np.ndarray | None = None,
+    image: np.ndarray | None = None,
+    isa: str = "",
+) -> np.ndarray:
+    """:func:`run` and the product after it, the layer's output never being written: -> float64 [R, C].
+
+    eps[r, c] = sum_n W4[c, n] layer(u)[r, n] + b4[c], panels4 from :func:`pack_projection`, bias4 float64 [C].
+    """
+    module = require("conditional_layer.run_projected")
+    return module.projected_layer(u, panels, a, c, t, h, f, image, panels4, bias4, isa)

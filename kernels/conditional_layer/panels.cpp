@@ -68,11 +68,10 @@ AddChunk add_chunk_for(int64_t rows) {
     }
 }
 
-// One row of one panel: total [32] -> out, in full vectors even where the last panel has fewer outputs.
-void finish_row(const Layer& layer, int64_t row, int64_t panel, const float* total) {
-    const int64_t at = panel * kPanel, valid = layer.outputs - at < kPanel ? layer.outputs - at : kPanel;
-    const int64_t t = layer.t[row], i = layer.image ? layer.image[row] : 0;
-    float edge[4][kPanel] = {}, result[kPanel];
+// One row of one panel, in place: total [32] -> the layer's outputs, zeros past the last one.
+void finish_row(const Layer& layer, int64_t row, int64_t panel, int64_t valid, float* total) {
+    const int64_t at = panel * kPanel, t = layer.t[row], i = layer.image ? layer.image[row] : 0;
+    float edge[4][kPanel] = {};
     const auto whole = [&](const float* p, float* copy) {  // p [valid] as 32 readable floats
         if (valid == kPanel) return p;
         std::memcpy(copy, p, valid * sizeof(float));
@@ -82,15 +81,49 @@ void finish_row(const Layer& layer, int64_t row, int64_t panel, const float* tot
     const float* c = whole(layer.c + t * layer.c_stride + at, edge[1]);
     const float* h = layer.h ? whole(layer.h + i * layer.h_stride + at, edge[2]) : nullptr;
     const float* f = layer.f ? whole(layer.f + i * layer.f_stride + at, edge[3]) : nullptr;
-    float* const out = layer.out + row * layer.out_stride + at;
     for (int v = 0; v < kPanel; v += kLanes) {
         vec x = load(total + v);
         if (h) x = x + load(h + v);
         x = softplus(fma(load(a + v), x, load(c + v)));
         if (f) x = x * load(f + v);
-        store((valid == kPanel ? out : result) + v, x);
+        store(total + v, x);
     }
-    if (valid < kPanel) std::memcpy(out, result, valid * sizeof(float));
+    for (int64_t n = valid; n < kPanel; ++n) total[n] = 0.0f;  // an infinite input times a weight of zero is not zero
+}
+
+// partial[row, c] = sum over the panel's 32 outputs n of outputs[row, n] * w[n, c]: four chains, number l over n = l, l + 4,
+// ..., l + 28, joined as (0 + 1) + (2 + 3).  Lanes run over classes, and the product of two floats is exact in double, so
+// every instruction set rounds the same sums.  outputs [rows, 32], w [classes / 8, 32, 8],
+// partial [rows, classes].
+void project_panel(const float* outputs, const float* w, int64_t rows, int64_t classes, double* partial) {
+    constexpr int kChains = 4, V = kClasses / kDoubles;
+    for (int64_t c = 0; c < classes; c += kClasses, w += kPanel * kClasses)
+        for (int64_t row = 0; row < rows; ++row) {
+            dvec sum[kChains][V] = {};
+            for (int n = 0; n < kPanel; n += kChains)
+#pragma GCC unroll 4
+                for (int l = 0; l < kChains; ++l) {
+                    const dvec x = all(static_cast<double>(outputs[row * kPanel + n + l]));
+#pragma GCC unroll 4
+                    for (int v = 0; v < V; ++v) sum[l][v] = sum[l][v] + x * load_as_double(w + (n + l) * kClasses + v * kDoubles);
+                }
+#pragma GCC unroll 4
+            for (int v = 0; v < V; ++v)
+                store(partial + row * classes + c + v * kDoubles, (sum[0][v] + sum[1][v]) + (sum[2][v] + sum[3][v]));
+        }
+}
+
+// One panel of all rows: total [rows, 32] -> out, or this panel's part of eps.
+void finish_panel(const Layer& layer, const RowBlocks& blocks, int64_t panel, float* total) {
+    const int64_t at = panel * kPanel, valid = layer.outputs - at < kPanel ? layer.outputs - at : kPanel;
+    for (int64_t r = 0; r < blocks.rows; ++r) {
+        const int64_t row = blocks.first_row + r;
+        finish_row(layer, row, panel, valid, total + r * kPanel);
+        if (layer.out) std::memcpy(layer.out + row * layer.out_stride + at, total + r * kPanel, valid * sizeof(float));
+    }
+    if (layer.out) return;
+    const int64_t wide = padded_classes(layer.classes);
+    project_panel(total, layer.panels4 + at * wide, blocks.rows, wide, blocks.partial + panel * blocks.rows * wide);
 }
 
 void run_panels(const Layer& layer, const RowBlocks& blocks, int64_t begin, int64_t end) {
@@ -101,7 +134,7 @@ void run_panels(const Layer& layer, const RowBlocks& blocks, int64_t begin, int6
         for (int64_t k = 0; k < layer.inputs; k += kChunk) {
             const int64_t length = layer.inputs - k < kChunk ? layer.inputs - k : kChunk;
             for (int64_t block = 0; block < blocks.blocks; ++block) {
-                const int64_t first = blocks.first(block), rows = blocks.first(block + 1) - first;
+                const int64_t first = first_of(blocks, block), rows = first_of(blocks, block + 1) - first;
                 const float* u = blocks.interleaved + first * layer.inputs + k * rows;
                 const float* here = w + k * kPanel;
                 float* sums = total + first * kPanel;
@@ -115,7 +148,7 @@ void run_panels(const Layer& layer, const RowBlocks& blocks, int64_t begin, int6
                     add_chunk_for<0>(rows)(u, here, length, nullptr, sums);
             }
         }
-        for (int64_t row = 0; row < blocks.rows; ++row) finish_row(layer, blocks.first_row + row, panel, total + row * kPanel);
+        finish_panel(layer, blocks, panel, total);
     }
 }
 

@@ -2,9 +2,11 @@
 
     out[r, n] = softplus(a[t_r, n] * (sum_k W[n, k] u[r, k] + h[i_r, n]) + c[t_r, n]) * f[i_r, n]
 
-a and c fold the layer's bias, its embedding of the time step and its batch normalisation (``spec/exact-savings.md``:
-a_t = E[t] * bn_scale, c_t = E[t] * b * bn_scale + bn_shift); h is the constant part of the product, W1_p p, and f the
-image feature.  softplus is PyTorch's: log(1 + exp(x)), and x itself above the threshold of 20.
+a and c fold the layer's bias b, its embedding E of the time step and its batch normalisation: softplus(BN(E[t] (W u + b)))
+with BN(x) = s x + m is softplus(a_t (W u) + c_t) with a_t = s E[t] and c_t = s E[t] b + m.  h is a part of the product
+that is constant along a chain (W1_p p of the prior p), and f the image feature.
+
+softplus is PyTorch's: log(1 + exp(x)), and x itself above the threshold of 20.
 """
 
 from __future__ import annotations
@@ -29,6 +31,24 @@ def conditional_layer(
         x = x + h[image]
     x = softplus(a[t] * x + c[t])
     return x if f is None else x * f[image]
+
+
+def projected_layer(
+    u: np.ndarray,
+    weight: np.ndarray,
+    a: np.ndarray,
+    c: np.ndarray,
+    t: np.ndarray,
+    weight4: np.ndarray,
+    bias4: np.ndarray,
+    *,
+    h: np.ndarray | None = None,
+    f: np.ndarray | None = None,
+    image: np.ndarray | None = None,
+) -> np.ndarray:
+    """The layer and the product after it: weight4 [C, N], bias4 [C] -> float64 [R, C], summed in double precision."""
+    x = conditional_layer(u, weight, a, c, t, h=h, f=f, image=image)
+    return x.astype(np.float64) @ weight4.astype(np.float64).T + bias4
 
 
 def softplus(x: np.ndarray) -> np.ndarray:

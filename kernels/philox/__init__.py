@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .._loader import native
-from . import reference
+from fusedx.kernels.native_module import native
+from fusedx.kernels.philox import reference
 
 __all__ = ["normal", "uniform"]
 

@@ -6,8 +6,8 @@ import operator
 
 import numpy as np
 
-from .._loader import native
-from . import reference
+from fusedx.kernels.native_module import native
+from fusedx.kernels.resize import reference
 
 __all__ = ["bilinear"]
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from types import NoneType
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -18,7 +17,7 @@ from fusedx.engine.backends import available, open_backend
 from fusedx.engine.compiled import CompiledModel, open_model
 from fusedx.engine.encoder import open_encoder
 from fusedx.engine.engine import MAX_DRAWS, Engine, Result
-from fusedx.engine.errors import ConfigError, InputError, UnavailableError, require_int
+from fusedx.engine.errors import ConfigError, FusedxError, InputError, UnavailableError, require_int
 from fusedx.engine.manifest import Manifest
 from fusedx.engine.noise import MAX_SEED
 from fusedx.engine.preprocess import normalize, to_square_uint8
@@ -61,6 +60,8 @@ def load(
         raise UnavailableError(f"precision {precision!r} is not available; there is: {', '.join(PRECISIONS)}")
     if encoder_threads is not None:
         encoder_threads = require_int("encoder_threads", encoder_threads, 1, 1 << 12)
+    if not isinstance(read_options, (ReadOptions, NoneType)):
+        raise ConfigError(f"read_options must be a fusedx.ReadOptions, got {type(read_options).__name__}")
     follow_environment()
     compiled = open_model(path, verify=verify)
     manifest = compiled.manifest
@@ -102,7 +103,7 @@ class Model:
         self._engine = engine
         self._device = device
         self._read_options = read_options
-        self._lazy = threading.Lock()
+        self._process = os.getpid()
 
     @property
     def manifest(self) -> Manifest:
@@ -159,11 +160,12 @@ class Model:
     ) -> Iterator[Prediction | Failure]:
         """Classify any number of pictures, in order; the next batch is read while this one is computed.
 
-        A picture that cannot be used becomes a :class:`Failure` in its place and stops nothing.  No more than two batches of
-        pictures are held at once, however long ``sources`` is.
+        A picture that cannot be used becomes a :class:`Failure` in its place and stops nothing; if ``sources`` itself raises, what
+        it gave before is yielded first.  Up to two batches are taken from ``sources`` before the first result appears, and no more
+        than two are held, however long it is; for a live source use ``batch_size=1``.
         """
         batch_size = require_int("batch_size", batch_size, 1, 1 << 20)
-        if isinstance(sources, (str, os.PathLike, np.ndarray)):
+        if isinstance(sources, (str, bytes, bytearray, os.PathLike, np.ndarray)):
             raise ConfigError("stream takes an iterable of pictures; use classify for one")
         return self._stream(iter(sources), batch_size, self._draws(draws), self._seed(seed))
 
@@ -176,6 +178,7 @@ class Model:
         (diffmic-v2); None draws it from ``seed`` and the bytes of each x.  ``trajectory`` is the start and the state after
         every step: [T+1,B,C], v2 [steps+1,B,C,6,6].  Raises ConfigError for arrays of a wrong shape or with NaN.
         """
+        self._check_process()
         return self._engine.trace(x, noise, seed=self._seed(seed))
 
     def read(self, source: Source) -> Picture:
@@ -188,7 +191,11 @@ class Model:
 
     def noise(self, image_sha256: str, *, draws: int = 1, seed: int | None = None) -> np.ndarray:
         """The noise that ``classify`` uses for an image: float64 [T,draws,C] (v1) or [2,draws,C] (v2)."""
-        return self._engine.noise(image_sha256, seed=self._seed(seed), draws=draws)
+        return self._engine.noise(image_sha256, seed=self._seed(seed), draws=self._draws(draws))
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._process:
+            raise FusedxError("this model was loaded before a fork, and its threads did not come along: load it in the child process")
 
     def _draws(self, draws: int | None) -> int:
         return require_int("draws", self.manifest.default_draws if draws is None else draws, 1, MAX_DRAWS)
@@ -198,8 +205,7 @@ class Model:
 
     def _prepare(self, source: Source) -> _Item:
         started = time.perf_counter()
-        with self._lazy if hasattr(source, "load") else nullcontext():  # a PIL image decodes itself when first used, once
-            picture = self.read(source)
+        picture = self.read(source)
         read_done = time.perf_counter()
         pixels = self.preprocess(picture)
         timing = {"read": read_done - started, "preprocess": time.perf_counter() - read_done}
@@ -215,6 +221,15 @@ class Model:
             return Failure(name, error.reason, str(error))
 
     def _predict(self, items: list[_Item], draws: int, seed: int) -> list[Prediction]:
+        predictions = []
+        for result in self._results(items, draws, seed):
+            if isinstance(result, Failure):
+                raise InputError(result.reason, result.message)
+            predictions.append(result)
+        return predictions
+
+    def _results(self, items: list[_Item], draws: int, seed: int) -> list[Prediction | Failure]:
+        self._check_process()
         digests = [item.sha256 for item in items]
         results, seconds = self._engine.predict(np.stack([i.pixels for i in items]), digests, seed=seed, draws=draws)
         share = {stage: s / len(items) for stage, s in seconds.items()}
@@ -230,7 +245,12 @@ class Model:
                 futures: list[Future[_Item | Failure]] = []
                 try:
                     while not broken and len(futures) < batch_size:
-                        futures.append(pool.submit(self._prepare_or_fail, next(sources)))
+                        source = next(sources)
+                        if isinstance(source, (str, os.PathLike)):
+                            futures.append(pool.submit(self._prepare_or_fail, source))
+                        else:  # in memory already, and its owner may change it once we go on
+                            futures.append(Future())
+                            futures[-1].set_result(self._prepare_or_fail(source))
                 except StopIteration:
                     pass
                 except Exception as error:
@@ -243,7 +263,7 @@ class Model:
                     batch = [future.result() for future in ahead]
                     ahead = submit()
                     good = [item for item in batch if isinstance(item, _Item)]
-                    predictions = iter(self._predict(good, draws, seed) if good else ())
+                    predictions = iter(self._results(good, draws, seed) if good else ())
                     for item in batch:
                         yield item if isinstance(item, Failure) else next(predictions)
             finally:
@@ -251,7 +271,9 @@ class Model:
         if broken:
             raise broken[0]
 
-    def _prediction(self, item: _Item, r: Result, share: dict[str, float], draws: int, seed: int) -> Prediction:
+    def _prediction(self, item: _Item, r: Result, share: dict[str, float], draws: int, seed: int) -> Prediction | Failure:
+        if not r.finite:
+            return Failure(item.source, "not_finite", f"{item.source}: the model's weights overflow on this image; there is no result")
         index = int(np.argmax(r.scores))
         return Prediction(
             source=item.source,

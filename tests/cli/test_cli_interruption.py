@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import json
 import signal
 import time
 
 import pytest
+from click.testing import CliRunner
 
+from fusedx.cli import commands
 from fusedx_process import PICTURE, many, start
 
 
@@ -110,3 +113,17 @@ def test_broken_pipe_ends_quietly(small_model, tmp_path):
     errors = process.stderr.read()
     process.stderr.close()
     assert process.wait(timeout=60) == 141 and errors == b""
+
+
+@pytest.mark.parametrize("how", ["--resume", "--overwrite"])
+def test_a_second_run_into_the_same_table_is_refused(how, small_model, tmp_path):
+    """Both would write at their own offsets and destroy each other's rows."""
+    table = tmp_path / "t.csv"
+    arguments = ["classify", str(small_model), str(PICTURE), "-o", str(table)]
+    assert CliRunner().invoke(commands, arguments).exit_code == 0
+    before = table.read_bytes()
+    with table.open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        done = CliRunner().invoke(commands, [*arguments, how])
+    assert done.exit_code == 2 and "another run" in done.stderr and table.read_bytes() == before
+    assert CliRunner().invoke(commands, [*arguments, how]).exit_code == 0

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from fusedx.kernels import _loader
 from fusedx.kernels import conditional_layer as layer
+from fusedx.kernels import native_module
 from fusedx.kernels.conditional_layer import reference
 
-native = pytest.mark.skipif(_loader.native is None, reason=f"fusedx._native is not built: {_loader.reason}")
-ISAS = _loader.native.isas() if _loader.native else ()
+native = pytest.mark.skipif(native_module.native is None, reason=f"fusedx._native is not built: {native_module.reason}")
+ISAS = native_module.native.isas() if native_module.native else ()
 
 ROWS = [1, 3, 8, 9, 17, 63]
 WIDTHS = [1, 2, 31, 33, 63, 255, 257, 2163]

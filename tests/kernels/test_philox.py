@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from fusedx.kernels import _loader, philox
+from fusedx.kernels import native_module, philox
 from fusedx.kernels.philox import reference
 
-native = pytest.mark.skipif(_loader.native is None, reason=f"fusedx._native is not built: {_loader.reason}")
+native = pytest.mark.skipif(native_module.native is None, reason=f"fusedx._native is not built: {native_module.reason}")
 
 KNOWN = [  # Random123's kat_vectors: counter, key, words
     ("00000000 00000000 00000000 00000000", "00000000 00000000", "6627e8d5 e169c58d bc57ac4c 9b00dbd8"),
@@ -37,7 +37,7 @@ def test_known_answers(counter, key, expected):
 @native
 @pytest.mark.parametrize("counter, key, expected", KNOWN)
 def test_known_answers_native(counter, key, expected):
-    assert np.array_equal(_loader.native.philox4x32(words(key), words(counter)[None])[0], words(expected))
+    assert np.array_equal(native_module.native.philox4x32(words(key), words(counter)[None])[0], words(expected))
 
 
 def test_logarithm_within_two_ulp():
@@ -92,7 +92,7 @@ def test_native_has_the_bits_of_the_reference(n):
     if n > 3:  # corners that random words never meet
         counters[:4] = [[0] * 4, [2**32 - 1] * 4, [0, 0, 2**31, 0], [1, 0, 0, 0]]
     expected = reference.philox4x32(counters, key)
-    assert np.array_equal(_loader.native.philox4x32(key, counters), expected)
+    assert np.array_equal(native_module.native.philox4x32(key, counters), expected)
     assert np.array_equal(philox.uniform(key, counters).view(np.uint64), reference.uniform(expected).view(np.uint64))
     assert np.array_equal(philox.normal(key, counters).view(np.uint64), reference.normal(expected).view(np.uint64))
 

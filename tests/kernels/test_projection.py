@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pytest
 
-from fusedx.kernels import _loader, projection
+from fusedx.kernels import native_module, projection
 from fusedx.kernels.projection import reference
 
-native = pytest.mark.skipif(_loader.native is None, reason=f"fusedx._native is not built: {_loader.reason}")
-ISAS = _loader.native.isas() if _loader.native else ()
+native = pytest.mark.skipif(native_module.native is None, reason=f"fusedx._native is not built: {native_module.reason}")
+ISAS = native_module.native.isas() if native_module.native else ()
 
 
 def problem(rows: int, outputs: int, inputs: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

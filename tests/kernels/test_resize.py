@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fusedx.kernels import _loader, resize
+from fusedx.kernels import native_module, resize
 from fusedx.kernels.resize import reference
 
-native = pytest.mark.skipif(_loader.native is None, reason=f"fusedx._native is not built: {_loader.reason}")
+native = pytest.mark.skipif(native_module.native is None, reason=f"fusedx._native is not built: {native_module.reason}")
 
 SHAPES = [  # from (height, width) to (height, width)
     ((1, 9), (5, 5)), ((9, 1), (5, 5)), ((1, 1), (3, 4)), ((2, 3), (50, 7)), ((7, 1000), (64, 64)), ((1000, 7), (64, 64)),
@@ -48,7 +48,7 @@ def test_reference_has_pillows_bits(source, target, channels):
 @pytest.mark.parametrize("source, target", SHAPES)
 def test_native_has_pillows_bits(source, target, channels):
     pixels = picture(*source, channels)
-    assert np.array_equal(_loader.native.resize_bilinear(pixels, *target), pillow(pixels, *target))
+    assert np.array_equal(native_module.native.resize_bilinear(pixels, *target), pillow(pixels, *target))
 
 
 side = st.integers(1, 90)

@@ -1,6 +1,8 @@
 """The thread pool where pools usually break: two callers, fork, settings, failures, exit."""
 
+import math
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -9,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fusedx.kernels import _loader
 from fusedx.kernels import conditional_layer as layer
+from fusedx.kernels import native_module
 
-pytestmark = pytest.mark.skipif(_loader.native is None, reason=f"fusedx._native is not built: {_loader.reason}")
+pytestmark = pytest.mark.skipif(native_module.native is None, reason=f"fusedx._native is not built: {native_module.reason}")
 PACKAGES = Path(__file__).resolve().parents[2] / "python"
 
 WORK = """
@@ -30,13 +32,14 @@ def work():
 """
 
 
-def python(code: str, **environment: str) -> subprocess.CompletedProcess:
+def python(code: str, light: bool = False, **environment: str) -> subprocess.CompletedProcess:
     env = {**os.environ, "PYTHONPATH": str(PACKAGES), **environment}
-    return subprocess.run([sys.executable, "-c", WORK + code], env=env, capture_output=True, text=True, timeout=120)
+    before = "from fusedx import _native" if light else WORK
+    return subprocess.run([sys.executable, "-c", before + code], env=env, capture_output=True, text=True, timeout=120)
 
 
-def printed(code: str, **environment: str) -> str:
-    result = python(code, **environment)
+def printed(code: str, light: bool = False, **environment: str) -> str:
+    result = python(code, light, **environment)
     assert result.returncode == 0, result.stderr
     return result.stdout.strip()
 
@@ -44,14 +47,14 @@ def printed(code: str, **environment: str) -> str:
 @pytest.mark.parametrize("parts", [1, 2, 3, 64])
 def test_every_part_runs_once(parts):
     for _ in range(50):
-        assert _loader.native._pool_probe(parts) == [1] * parts
+        assert native_module.native._pool_probe(parts) == [1] * parts
 
 
 @pytest.mark.parametrize("part", [0, 1, 2])
 def test_a_failing_part_is_reported_and_the_pool_lives_on(part):
     with pytest.raises(RuntimeError, match=f"part {part} failed as asked"):
-        _loader.native._pool_probe(3, part)
-    assert _loader.native._pool_probe(3) == [1, 1, 1]
+        native_module.native._pool_probe(3, part)
+    assert native_module.native._pool_probe(3) == [1, 1, 1]
 
 
 def test_python_threads_at_once():
@@ -87,10 +90,35 @@ def test_without_a_setting_the_affinity_mask_counts():
     env = {**os.environ, "PYTHONPATH": str(PACKAGES), "FUSEDX_THREADS": ""}
     result = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60)
     assert result.stdout.strip() == "1", result.stderr
-    assert printed("print(_native.threads())", FUSEDX_THREADS="") == str(len(os.sched_getaffinity(0)))
+    affinity, quota = len(os.sched_getaffinity(0)), native_module.native._cpu_quota()
+    assert printed("print(_native.threads())", FUSEDX_THREADS="") == str(min(affinity, math.ceil(quota)) if quota else affinity)
 
 
-@pytest.mark.parametrize("setting", ["0", "-1", "two", "1025", "2x"])
+@pytest.mark.parametrize("groups, files, expected", [
+    ("0::/\n", {}, 0),
+    ("0::/\n", {"cpu.max": "max 100000\n"}, 0),
+    ("0::/\n", {"cpu.max": "150000 100000\n"}, 1.5),
+    ("0::/a/b\n", {"a/b/cpu.max": "max 100000\n", "a/cpu.max": "50000 100000\n", "cpu.max": "200000 100000\n"}, 0.5),
+    ("0::/host/path\n", {"cpu.max": "300000 100000\n"}, 3),
+    ("4:memory:/x\n3:cpu,cpuacct:/docker/7\n0::/\n",
+     {"cpu,cpuacct/docker/7/cpu.cfs_quota_us": "250000\n", "cpu,cpuacct/docker/7/cpu.cfs_period_us": "100000\n"}, 2.5),
+    ("1:cpu:/docker/7\n", {"cpu/cpu.cfs_quota_us": "400000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 4),
+    ("1:cpu:/\n", {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 0),
+    ("2:cpuacct:/x\nnonsense\n", {"cpu.max": "lots\n", "cpu/cpu.cfs_quota_us": "1\n"}, 0),
+    (None, {"cpu.max": "100000 100000\n"}, 1),
+])
+def test_the_tightest_quota_of_the_container_counts(tmp_path, groups, files, expected):
+    if groups is not None:
+        (tmp_path / "proc/self").mkdir(parents=True)
+        (tmp_path / "proc/self/cgroup").write_text(groups)
+    for name, text in files.items():
+        file = tmp_path / "sys/fs/cgroup" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    assert native_module.native._cpu_quota(str(tmp_path)) == expected
+
+
+@pytest.mark.parametrize("setting", ["0", "-1", "two", "1025", "2x", " 2", "99999999999999999999"])
 def test_an_impossible_number_of_threads_is_an_error(setting):
     result = python("", FUSEDX_THREADS=setting)
     assert result.returncode == 1 and f"ValueError: FUSEDX_THREADS={setting}: expected a whole number" in result.stderr
@@ -137,7 +165,26 @@ def test_exit_neither_hangs_nor_crashes(ending):
     printed(f"work()\n{ending}", FUSEDX_THREADS="4")
 
 
-@pytest.mark.parametrize("isa", _loader.native.isas() if _loader.native else ())
+@pytest.mark.parametrize("setting, value, allowed", [
+    ("FUSEDX_THREADS", "0", "expected a whole number from 1 to 1024"), ("FUSEDX_ISA", "sse9", "available: .*baseline"),
+])
+def test_a_bad_setting_is_refused_when_a_denoiser_is_made(setting, value, allowed):
+    """By the call that asks for it, and as fusedx's own error by the backend, before it looks at any weight."""
+    code = f"""
+from fusedx.engine.backends.native import NativeDenoiser
+from fusedx.engine.errors import ConfigError
+for _ in range(2):
+    try: _native.{"threads" if setting == "FUSEDX_THREADS" else "isa"}()
+    except ValueError as error: print(error)
+try: NativeDenoiser(None)
+except ConfigError as error: print(error)
+"""
+    lines = printed(code, light=True, **{setting: value}).splitlines()
+    assert len(lines) == 3 and len(set(lines)) == 1
+    assert re.fullmatch(f"{setting}={value}.*{allowed}.*", lines[0])
+
+
+@pytest.mark.parametrize("isa", native_module.native.isas() if native_module.native else ())
 def test_the_environment_chooses_the_instruction_set(isa):
     assert printed("print(_native.isa())", FUSEDX_ISA=isa) == isa
 

@@ -77,20 +77,20 @@ def native() -> dict[str, Any]:
     """The compiled module: what the build recorded (setup.py), and whether it loads."""
     record = Path(fusedx.__file__).parent / "_build_info.json"
     build = json.loads(record.read_text()) if record.is_file() else None
-    from fusedx.kernels import _loader
+    from fusedx.kernels import native_module
 
     found: dict[str, Any] = {
         "built": build["native"] if build else None,
         "build_reason": build["reason"] if build else "no build record: running from the source tree, or not installed by setup.py",
         "compiler": build["compiler"] if build else None,
         "built_for": build["isas"] if build else [],
-        "loadable": _loader.native is not None,
-        "load_reason": _loader.reason or None,
+        "loadable": native_module.native is not None,
+        "load_reason": native_module.reason or None,
         "runs_here": [],
         "chosen": None,
     }
-    if _loader.native is not None:
-        found |= {"runs_here": list(_loader.native.isas()), "chosen": _loader.native.isa()}
+    if native_module.native is not None:
+        found |= {"runs_here": list(native_module.native.isas()), "chosen": native_module.native.isa()}
     return found
 
 
@@ -121,13 +121,13 @@ def threads() -> dict[str, Any]:
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     quota = Path("/sys/fs/cgroup/cpu.max")
     limit, period = (quota.read_text().split() + [""])[:2] if quota.is_file() else ("max", "")
-    from fusedx.kernels import _loader
+    from fusedx.kernels import native_module
 
     return {
         "processors": os.cpu_count(),
         "allowed": allowed,
         "cgroup_limit": None if limit == "max" else round(int(limit) / int(period), 2),
-        "native": _loader.native.threads() if _loader.native is not None else None,
+        "native": native_module.native.threads() if native_module.native is not None else None,
         "FUSEDX_THREADS": os.environ.get("FUSEDX_THREADS"),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
     }

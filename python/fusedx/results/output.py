@@ -5,13 +5,20 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
+from typing import cast
 
 from fusedx.results import parquet, resume
 from fusedx.results.csv import CSVWriter
 from fusedx.results.jsonl import JSONLWriter
 from fusedx.results.rows import Run, columns
 from fusedx.results.writer import Existing, OutputError, Writer
+
+try:
+    import fcntl
+except ImportError:  # not a POSIX system
+    fcntl = None  # type: ignore[assignment]
 
 FORMATS = (".csv", ".jsonl", ".parquet")
 
@@ -52,25 +59,37 @@ class Destination:
         try:
             if self.kind == ".parquet":
                 return parquet.ParquetWriter(self.path, table), Existing(Counter())
-            if self.resume and self.path.exists():
-                return self._reopen(run)
-            file = self.path.open("wb" if self.overwrite else "xb", buffering=0)
+            present = (self.resume or self.overwrite) and self.path.exists()
+            file = cast(FileIO, self.path.open("r+b" if present else "xb", buffering=0))
+            self._lock(file)
+            if self.resume and present:
+                return self._continue(file, run)
+            file.truncate(0)
         except FileExistsError:
             raise OutputError(f"{self.path} has appeared since the start; it was left alone") from None
         except OSError as error:
             raise OutputError(f"{self.path} cannot be written: {error.strerror or error}") from None
         return (CSVWriter(file, table) if self.kind == ".csv" else JSONLWriter(file, table)), Existing(Counter())
 
-    def _reopen(self, run: Run) -> tuple[Writer, Existing]:
-
-        with self.path.open("rb") as present:
-            existing, end = resume.read(present, self.path, run)
-        file = self.path.open("r+b", buffering=0)
+    def _continue(self, file: FileIO, run: Run) -> tuple[Writer, Existing]:
+        existing, end = resume.read(file, self.path, run)
         file.truncate(end)
         file.seek(end)
         if self.kind == ".csv":
             return CSVWriter(file, columns(run), header=end == 0), existing
         return JSONLWriter(file, columns(run)), existing
+
+    def _lock(self, file: FileIO) -> None:
+        """Two runs that write one table would interleave their rows; the second is refused.  Released when the file closes."""
+        if fcntl is None:
+            return
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise OutputError(f"{self.path} is being written by another run; it was left alone") from None
+        except OSError:  # a file system without locks
+            pass
 
     def _probe(self) -> None:
         """Really opens something for writing: permission bits do not tell of read-only media, quotas or the root user."""

@@ -1,4 +1,4 @@
-"""The compiled module where it is built, and the reason where it is not.  Importing this never fails."""
+"""The compiled module: ``native`` is it, or None with ``reason`` saying why.  Importing this never fails."""
 
 from __future__ import annotations
 
