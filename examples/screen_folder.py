@@ -11,6 +11,8 @@ from pathlib import Path
 
 import fusedx
 
+if len(sys.argv) != 3:
+    sys.exit(__doc__)
 model = fusedx.load(sys.argv[1])
 files = sorted(p for p in Path(sys.argv[2]).rglob("*") if p.is_file())
 for result in model.stream(files, batch_size=32):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -241,6 +242,8 @@ def _arch(model: dict[str, Any]) -> str:
 
 
 def _width(aux: Weights) -> int:
-    """Backbone width, 64 as published: the first convolution's output channels."""
-    shape = aux.shape("ds_net.f.0.weight")
-    return shape[0] if shape else 64
+    """Backbone width, 64 as published: what most of the first layers say, so that one damaged tensor is named and not believed."""
+    first = ("f.0.weight", "f.1.weight", "f.1.bias", "f.1.running_mean", "f.4.0.conv1.weight", "f.4.0.bn1.weight")
+    shapes = [aux.shape(f"{branch}.{name}") for branch in ("ds_net", "dn_resnet") for name in first]
+    widths = Counter(shape[0] for shape in shapes if shape)
+    return widths.most_common(1)[0][0] if widths else 64

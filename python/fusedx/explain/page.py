@@ -40,7 +40,7 @@ def draw_page(evidence: Evidence) -> Canvas:
     _draw_picture(canvas, evidence, square)
     _draw_heat(canvas, evidence, square, names)
     scores = "Score of each label" if evidence.task == "multilabel" else "Probability of each class"
-    note = "Thin mark: what the prior encoder alone says"
+    note = "Not calibrated · thin mark: the prior encoder alone"
     _title(canvas, BARS, scores, f"Mean of {p.draws} draws · {note[0].lower()}{note[1:]}" if p.draws > 1 else note)
     draw_bars(canvas, p, names, BARS)
     _title(canvas, CHAIN, "Class scores along the chain", subtitle(evidence))
@@ -55,7 +55,7 @@ def _title(canvas: Canvas, panel: Box, title: str, note: str) -> None:
 
 
 def _draw_picture(canvas: Canvas, evidence: Evidence, square: Image.Image) -> None:
-    _title(canvas, PICTURE, "What the network sees", "Centre square, 224 x 224 pixels, with the six regions it reads closely")
+    _title(canvas, PICTURE, "What the network sees", "Centre square, 224 x 224; six regions, chosen by all classes' saliency")
     canvas.picture(square, PICTURE)
     draw_frames(canvas, evidence.prediction.patch_locations, PICTURE)
     places = len(np.unique(evidence.prediction.patch_locations, axis=0))
