@@ -21,8 +21,9 @@ bench: $(VENV)/.test  ## the figures of README.md
 	$(BIN)/python benchmarks/bench_chain.py
 
 lint: $(VENV)/.test
-	$(PIP) install -q ruff
+	$(PIP) install -q ruff mypy
 	$(BIN)/ruff check .
+	MYPYPATH=python $(BIN)/mypy -p fusedx --ignore-missing-imports
 
 # A half-made environment is removed: Debian without python3-venv leaves one that has no pip.
 $(VENV)/.made:

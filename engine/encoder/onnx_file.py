@@ -12,7 +12,7 @@ import mmap
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -62,7 +62,7 @@ def write(graph: Graph, path: Path, output_shapes: dict[str, tuple[tuple[int | s
 
     nodes = []
     for node in graph.nodes:
-        attributes = dict(node.attributes)
+        attributes: dict[str, Any] = dict(node.attributes)
         if node.op == "Cast":
             attributes["to"] = _CAST_TO[str(attributes["to"])]
         nodes.append(helper.make_node(node.op, node.inputs, node.outputs, name=node.outputs[0], **attributes))
@@ -80,7 +80,7 @@ def write(graph: Graph, path: Path, output_shapes: dict[str, tuple[tuple[int | s
     onnx.checker.check_model(str(path))
 
 
-def _constant(name: str, array: np.ndarray, data: BinaryIO, location: str) -> object:
+def _constant(name: str, array: np.ndarray, data: BinaryIO, location: str) -> Any:
     """TensorProto; large arrays are appended to ``data``."""
     from onnx import TensorProto, numpy_helper
 

@@ -80,7 +80,7 @@ def cos_turns(u: np.ndarray) -> np.ndarray:
 
 def _alternating(z: np.ndarray, degrees: range) -> np.ndarray:
     """Sum of +-z^i / degree! in Horner's form, from the highest degree, whose sign is that of i^degree."""
-    p = (1.0 if degrees[0] % 4 < 2 else -1.0) / factorial(degrees[0])
+    p = np.full_like(z, (1.0 if degrees[0] % 4 < 2 else -1.0) / factorial(degrees[0]))
     for degree in degrees[1:]:
         p = p * z + (1.0 if degree % 4 < 2 else -1.0) / factorial(degree)
     return p

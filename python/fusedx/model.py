@@ -136,7 +136,9 @@ class Model:
         }
 
     @overload
-    def classify(self, x: Source, *, draws: int | None = None, seed: int | None = None) -> Prediction: ...
+    def classify(  # type: ignore[overload-overlap]  # a str is a sequence of str, and a path here
+        self, x: Source, *, draws: int | None = None, seed: int | None = None
+    ) -> Prediction: ...
     @overload
     def classify(self, x: Sequence[Source], *, draws: int | None = None, seed: int | None = None) -> list[Prediction]: ...
 

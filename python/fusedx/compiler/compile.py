@@ -137,7 +137,7 @@ def timesteps(network: Network, s: schedule.Schedule) -> np.ndarray:
 
 def _make_parents(target: Path) -> list[Path]:
     """Make the folders above ``target`` that are missing; which they were, outermost first."""
-    missing = []
+    missing: list[Path] = []
     for folder in target.parents:
         if _present(folder):
             break

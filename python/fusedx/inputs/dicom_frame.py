@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from pydicom.dataset import Dataset
@@ -68,8 +68,8 @@ def _single(frame: bytes) -> io.BytesIO:
     return io.BytesIO(encapsulate([frame], has_bot=False))
 
 
-def _options(dataset: Dataset, header: Header, element: PixelElement) -> dict[str, object]:
-    options: dict[str, object] = {
+def _options(dataset: Dataset, header: Header, element: PixelElement) -> dict[str, Any]:
+    options: dict[str, Any] = {
         "rows": header.rows,
         "columns": header.columns,
         "samples_per_pixel": header.samples,

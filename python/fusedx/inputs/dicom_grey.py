@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from pydicom.dataset import Dataset
@@ -41,7 +42,7 @@ def grey_to_uint8(
     return to_uint8(stored, final, name)
 
 
-def _values_for(dataset: Dataset, frame: int) -> dict[str, object]:
+def _values_for(dataset: Dataset, frame: int) -> dict[str, Any]:
     """The value elements that hold for one frame; in enhanced objects a frame's own come before the shared ones."""
     layers = [dataset]
     shared, each = dataset.get("SharedFunctionalGroupsSequence"), dataset.get("PerFrameFunctionalGroupsSequence")
@@ -51,7 +52,7 @@ def _values_for(dataset: Dataset, frame: int) -> dict[str, object]:
     return {key: layer.get(key) for layer in layers for key in VALUE_KEYWORDS if layer.get(key) is not None}
 
 
-def _modality(values: dict[str, object], little: bool, name: str, notes: dict[str, object]) -> Curve:
+def _modality(values: dict[str, Any], little: bool, name: str, notes: dict[str, object]) -> Curve:
     if values.get("ModalityLUTSequence"):
         curve, notes["modality_lut"] = table_curve(values["ModalityLUTSequence"][0], little, name)
         return curve
@@ -64,11 +65,11 @@ def _modality(values: dict[str, object], little: bool, name: str, notes: dict[st
     return lambda v: v * slope + intercept
 
 
-def _voi(values: dict[str, object], little: bool, name: str, notes: dict[str, object]) -> Curve | None:
+def _voi(values: dict[str, Any], little: bool, name: str, notes: dict[str, object]) -> Curve | None:
     """The first VOI table, else the first window, as a curve to 0..255; None when there is none or it is impossible."""
     if values.get("VOILUTSequence"):
         curve, about = table_curve(values["VOILUTSequence"][0], little, name)
-        top = float(2 ** about["bits"] - 1)
+        top = float(2 ** int(str(about["bits"])) - 1)
         notes["voi"] = {"kind": "lut", **about}
         return lambda v: curve(v) / top * 255.0
     if "WindowCenter" not in values or "WindowWidth" not in values:
@@ -100,11 +101,11 @@ def _plain(value: float) -> float | str:
     return value if math.isfinite(value) else str(value)
 
 
-def _first(value: object) -> float:
+def _first(value: Any) -> float:
     return float(value if isinstance(value, (str, int, float)) else value[0])
 
 
-def _padding(stored: np.ndarray, values: dict[str, object], notes: dict[str, object]) -> np.ndarray | None:
+def _padding(stored: np.ndarray, values: dict[str, Any], notes: dict[str, object]) -> np.ndarray | None:
     """True where a pixel is padding, not picture (PS3.3 C.7.5.1.1.2): it must not decide the range."""
     if "PixelPaddingValue" not in values:
         return None

@@ -58,7 +58,7 @@ def read_picture_file(file: BinaryIO, kind: str, options: ReadOptions, name: str
     file.seek(0)
     with collected() as warned:
         with decoding(name, quote=True):
-            image = _OPENERS[kind](file, "")  # no file name: Pillow would map it into memory, unsafe if it shrinks
+            image = _OPENERS[kind](file, "")  # type: ignore[abstract]  # no file name: Pillow would map it into memory, unsafe if it shrinks
             check_size(*image.size, options, name)
             select_frame(image, options.frame, name)
             notes["frame"] = options.frame

@@ -36,7 +36,7 @@ def listen_to(*modules: str) -> None:
     for name in modules:
         module = importlib.import_module(name)
         if getattr(module, "warnings", None) is warnings:
-            module.warnings = _Warnings()
+            module.warnings = _Warnings()  # type: ignore[attr-defined]
 
 
 @contextmanager
