@@ -331,8 +331,11 @@ def test_tensors_that_repeat_their_storage(tmp_path):
 
 
 def test_small_file_for_a_giant_network(tmp_path):
-    """The first convolution decides the width, so a megabyte can ask for a network of any size; zeros must not stand in for it."""
-    aux = tiny.tensors("v1-small", "aux") | {"ds_net.f.0.weight": torch.zeros(4096, 3, 7, 7)}
+    """The first layers decide the width, so a megabyte can ask for a network of any size; zeros must not stand in for it."""
+    norms = ("f.0.weight", "f.1.weight", "f.1.bias", "f.1.running_mean", "f.4.0.bn1.weight")
+    names = [f"{branch}.{name}" for branch in ("ds_net", "dn_resnet") for name in norms]
+    wide = {name: torch.zeros(4096, 3, 7, 7) if name.endswith("f.0.weight") else torch.zeros(4096) for name in names}
+    aux = tiny.tensors("v1-small", "aux") | wide
     source = tiny.write_v1(tmp_path / "v1", aux=aux, arch="resnet50")
     refused(source, "ds_net.f.4.0.conv1.weight", "misshapen")
     refused(tiny.write_v1(tmp_path / "v1", feature_dim="131072"), "lin2.lin.weight", "[131072, 131072]")
