@@ -16,7 +16,6 @@
 #include "isa.hpp"
 #include "kernels/conditional_layer/conditional_layer.hpp"
 #include "kernels/philox/philox.hpp"
-#include "kernels/projection/projection.hpp"
 #include "kernels/resize/resize.hpp"
 #include "thread_pool.hpp"
 
@@ -159,25 +158,6 @@ void pack(py::array weight, py::array panels) {
     fusedx::pack_panels(from, stride, outputs, inputs, to);
 }
 
-py::array project(py::array u, py::array weight, py::array bias, const std::string& isa) {
-    const auto best = fusedx::choose_isa(isa);
-    fusedx::Projection x{};
-    x.u = check<float>("u", u, {kAny, kAny}, true);
-    refuse_empty("u", u);
-    x.weight = check<float>("weight", weight, {kAny, u.shape(1)}, true);
-    refuse_empty("weight", weight);
-    x.bias = check<double>("bias", bias, {weight.shape(0)});
-    x.rows = u.shape(0), x.inputs = u.shape(1), x.outputs = weight.shape(0);
-    x.u_stride = row_stride(u), x.weight_stride = row_stride(weight);
-    py::array_t<double> out({x.rows, x.outputs});
-    x.out = out.mutable_data();
-    {
-        WithoutGil release;
-        fusedx::project(x, best);
-    }
-    return out;
-}
-
 template <class T>
 py::array philox(void (*kernel)(const uint32_t*, const uint32_t*, int64_t, T*), py::array key, py::array counters, Shape shape) {
     const uint32_t* k = check<uint32_t>("key", key, {2});
@@ -236,7 +216,6 @@ PYBIND11_MODULE(_native, m) {
     m.def("conditional_layer", &conditional_layer);
     m.def("projected_layer", &projected_layer);
     m.def("pack", &pack);
-    m.def("project", &project);
     m.def("philox4x32", [](py::array key, py::array counters) { return philox<uint32_t>(fusedx::philox_words, key, counters, {0, 4}); });
     m.def("philox_uniform", [](py::array key, py::array counters) { return philox<double>(fusedx::philox_uniform, key, counters, {0}); });
     m.def("philox_normal", [](py::array key, py::array counters) { return philox<double>(fusedx::philox_normal, key, counters, {0}); });

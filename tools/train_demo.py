@@ -22,7 +22,6 @@ import multiprocessing
 import pathlib
 import platform
 import sys
-import tempfile
 import time
 
 import numpy as np
@@ -67,15 +66,10 @@ def render_one(job: tuple[int, int]) -> np.ndarray:
 
 
 def render(count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """`count` pictures, grades in turn: uint8 [N,3,224,224] and labels [N]. Kept in the temporary folder."""
-    version = int(pathlib.Path(fundus.__file__).stat().st_mtime)
-    cache = pathlib.Path(tempfile.gettempdir()) / f"fusedx-fundus-{version}" / f"{seed}-{count}.npy"
-    if not cache.exists():
-        cache.parent.mkdir(exist_ok=True)
-        with multiprocessing.get_context("spawn").Pool(2) as pool:
-            np.save(cache, np.stack(pool.map(render_one, [(seed, i) for i in range(count)], chunksize=25)))
-    images = torch.from_numpy(np.load(cache)).permute(0, 3, 1, 2).contiguous()
-    return images, torch.arange(count) % CLASSES
+    """`count` pictures, grades in turn: uint8 [N,3,224,224] and labels [N]."""
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        pictures = np.stack(pool.map(render_one, [(seed, i) for i in range(count)], chunksize=25))
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous(), torch.arange(count) % CLASSES
 
 
 def normalise(images: Tensor) -> Tensor:

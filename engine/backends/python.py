@@ -13,7 +13,7 @@ import numpy as np
 from fusedx.engine.backends import Condition, constant_half
 from fusedx.engine.denoiser import DenoiserTables
 from fusedx.kernels.conditional_layer.reference import conditional_layer
-from fusedx.kernels.projection.reference import project
+from fusedx.kernels.projection import project
 
 
 class PythonDenoiser:

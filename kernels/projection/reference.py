@@ -1,4 +1,4 @@
-"""The denoiser's last layer in double precision, in the order of ``rows.cpp``.
+"""The denoiser's last layer in double precision, summed in one fixed order whatever the number of rows.
 
     eps[r, c] = sum_n W4[c, n] u[r, n] + b4[c]
 

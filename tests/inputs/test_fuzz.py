@@ -130,7 +130,7 @@ def test_undamaged_seeds_are_read(kind, folder):
 def test_damaged_files(kind, folder):
     path = folder / f"{kind}.{'dcm' if kind.startswith('dcm') else 'img'}"
 
-    @settings(max_examples=60, derandomize=True, database=None, deadline=5000, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=60, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
     @given(damage(SEEDS[kind]))
     def check(data):
         path.write_bytes(data)
@@ -139,7 +139,7 @@ def test_damaged_files(kind, folder):
     check()
 
 
-@settings(max_examples=200, derandomize=True, database=None, deadline=5000, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     st.binary(max_size=300),
     st.sampled_from(MAGIC),
