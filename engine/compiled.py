@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -129,14 +128,12 @@ def _check_file(path: Path, entry: FileEntry, verify: bool) -> None:
         raise ModelFormatError(f"{path} was changed after compiling: its SHA-256 is {digest}, the manifest says {entry.sha256}")
 
 
-def sha256_file(path: Path, progress: Callable[[int], None] | None = None) -> str:
+def sha256_file(path: Path) -> str:
     """Hexadecimal SHA-256; read in pieces, so that no more than a few megabytes become resident."""
     digest = hashlib.sha256()
     with path.open("rb", buffering=0) as f:
         while chunk := f.read(4 << 20):
             digest.update(chunk)
-            if progress:
-                progress(len(chunk))
     return digest.hexdigest()
 
 

@@ -17,11 +17,11 @@ from fusedx.engine import sampler
 from fusedx.engine.backends import Denoiser
 from fusedx.engine.encoder import Encoder
 from fusedx.engine.errors import ConfigError, FusedxError, require_int
+from fusedx.engine.limits import MAX_DRAWS
 from fusedx.engine.manifest import IMAGE_SIZE, MAP_POINTS, Network
 from fusedx.engine.noise import draw_noise
 from fusedx.engine.schedule import Schedule, ddim_coefficients, posterior_coefficients
 
-MAX_DRAWS = 1 << 16
 #: Rows of the denoiser that are evaluated together, about.
 MAX_ROWS = 1024
 
@@ -100,8 +100,7 @@ class Engine:
         out["trajectory"] = sampler.dense_map(states) if self._v2 else states
         if self._v2:
             assert self._ddim is not None
-            ends = (out[name].astype(np.float64) for name in ("y_global", "y_local"))
-            out["prior_map"] = sampler.dense_map(sampler.dense_points(*ends))
+            out["prior_map"] = sampler.dense_map(sampler.dense_points(*self._logits(out)))
             out["start_map"] = out["trajectory"][0]
             out["y_final_map"] = out["trajectory"][-1]
             out["prediction"] = scores
@@ -111,7 +110,7 @@ class Engine:
     def eps(self, trace: dict[str, np.ndarray], y: np.ndarray, step: int) -> np.ndarray:
         """The denoiser alone, for a traced batch: y float64 [B,C] (v1) or [B,C,6,6] symmetric (v2), row ``step`` of the tables."""
         if self._v2:
-            prior = sampler.dense_points(trace["y_global"].astype(np.float64), trace["y_local"].astype(np.float64))
+            prior = sampler.dense_points(*self._logits(trace))
             feature = np.repeat(trace["fused_feature"], prior.shape[1], axis=0)
             rows = np.moveaxis(y[..., 0, :], -1, -2)
         else:
@@ -128,6 +127,11 @@ class Engine:
         return draw_noise(n.family, steps, n.num_classes, image_sha256, seed=seed, draws=draws, first_draw=first_draw)
 
     @staticmethod
+    def _logits(encoded: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """(y_global, y_local), float64 [B,C] each: the two ends of DiffMIC-v2's prior map."""
+        return encoded["y_global"].astype(np.float64), encoded["y_local"].astype(np.float64)
+
+    @staticmethod
     def _finite(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         for name, array in arrays.items():
             if not np.isfinite(array).all():
@@ -136,8 +140,7 @@ class Engine:
 
     def _chains(self, encoded: dict[str, np.ndarray], noise: np.ndarray, *, keep: bool) -> sampler.Chains:
         if self._ddim is not None:
-            y_global, y_local = (encoded[k].astype(np.float64) for k in ("y_global", "y_local"))
-            return sampler.ddim_chain(self.denoiser, self._ddim, y_global, y_local, encoded["fused_feature"], noise, keep=keep)
+            return sampler.ddim_chain(self.denoiser, self._ddim, *self._logits(encoded), encoded["fused_feature"], noise, keep=keep)
         assert self._posterior is not None
         prior = encoded["prior"].astype(np.float64)
         return sampler.posterior_chain(

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from fusedx.engine.errors import ConfigError, ModelFormatError
+from fusedx.engine.limits import MAX_DRAWS, MAX_SEED
 from fusedx.engine.schedule import Schedule, ddim_coefficients, posterior_coefficients
 
 FORMAT = "fusedx-compiled-model"
@@ -24,6 +25,7 @@ REGIONS = 6
 MAP_POINTS = 6
 FAMILIES = ("diffmic-v1", "diffmic-v2")
 BACKBONES = ("resnet18", "resnet50")
+PRECISIONS = ("fp32",)
 TASKS = ("multiclass", "multilabel")
 MAX_CLASSES = 1000
 _MAX_NESTING = 32
@@ -120,9 +122,9 @@ class Manifest:
 
     def __post_init__(self) -> None:
         _one_of("task", self.task, TASKS)
-        _one_of("precision", self.precision, ("fp32",))
-        _within("default_draws", self.default_draws, 1, 1 << 20)
-        _within("default_seed", self.default_seed, 0, (1 << 64) - 1)
+        _one_of("precision", self.precision, PRECISIONS)
+        _within("default_draws", self.default_draws, 1, MAX_DRAWS)
+        _within("default_seed", self.default_seed, 0, MAX_SEED)
         if len(self.classes) != self.network.num_classes:
             raise ConfigError(f"{len(self.classes)} class names for {self.network.num_classes} classes")
         if len(set(self.classes)) != len(self.classes) or not all(c.strip() and c.isprintable() for c in self.classes):

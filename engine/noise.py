@@ -11,9 +11,8 @@ import hashlib
 import numpy as np
 
 from fusedx.engine.errors import ConfigError, require_int
+from fusedx.engine.limits import MAX_SEED
 from fusedx.kernels import philox
-
-MAX_SEED = (1 << 64) - 1
 
 
 def noise_key(seed: int, image_sha256: str) -> np.ndarray:

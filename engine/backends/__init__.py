@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
+from fusedx.engine.choice import require_usable
 from fusedx.engine.denoiser import DenoiserTables
-from fusedx.engine.errors import UnavailableError
+
+log = logging.getLogger("fusedx")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +60,9 @@ def open_backend(name: str, tables: DenoiserTables) -> Denoiser:
     choices = available()
     if name == "auto":
         name = next(n for n, reason in choices.items() if reason is None)
-    if not isinstance(name, str) or name not in choices:
-        raise UnavailableError(f"unknown backend {name!r}; there are: auto, {', '.join(choices)}")
-    if choices[name] is not None:
-        usable = ", ".join(n for n, reason in choices.items() if reason is None)
-        raise UnavailableError(f"backend {name!r} cannot run here: {choices[name]}. Usable: {usable}")
+        if name == "python":
+            log.warning("the chain runs in numpy, one read of the weights a row, because %s", choices["native"])
+    require_usable("backend", name, choices, also=("auto",))
     if name == "native":
         from fusedx.engine.backends.native import NativeDenoiser
 

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
+from fusedx.engine.choice import require_usable
 from fusedx.engine.errors import UnavailableError
 
 
@@ -42,12 +43,7 @@ def available() -> dict[str, str | None]:
 
 def open_encoder(name: str, path: Path, threads: int | None = None) -> Encoder:
     """Encoder by name, ready to run.  ``threads``: CPU threads a request may use, None for all."""
-    choices = available()
-    if not isinstance(name, str) or name not in choices:
-        raise UnavailableError(f"unknown encoder {name!r}; there are: {', '.join(choices)}")
-    if choices[name] is not None:
-        usable = ", ".join(n for n, reason in choices.items() if reason is None)
-        raise UnavailableError(f"encoder {name!r} cannot run here: {choices[name]}. Usable: {usable}")
+    require_usable("encoder", name, available())
     try:
         module = import_module(f"fusedx.engine.encoder.{name}")
     except ImportError as error:

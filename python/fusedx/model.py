@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 import fusedx
-from fusedx.engine.backends import available, open_backend
+from fusedx.engine.backends import open_backend
 from fusedx.engine.compiled import CompiledModel, open_model
 from fusedx.engine.encoder import open_encoder
-from fusedx.engine.engine import MAX_DRAWS, Engine, Result
+from fusedx.engine.engine import Engine, Result
 from fusedx.engine.errors import ConfigError, FusedxError, InputError, UnavailableError, require_int
-from fusedx.engine.manifest import Manifest
-from fusedx.engine.noise import MAX_SEED
+from fusedx.engine.limits import MAX_DRAWS, MAX_SEED
+from fusedx.engine.manifest import PRECISIONS, Manifest
 from fusedx.engine.preprocess import normalize, to_square_uint8
 from fusedx.inputs import Picture, ReadOptions, read
 from fusedx.log import follow_environment, log
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     Source = str | os.PathLike[str] | Image | np.ndarray
 
 DEVICES = ("cpu",)
-PRECISIONS = ("fp32",)
 
 
 def load(
@@ -70,9 +69,6 @@ def load(
     denoiser = open_backend(backend, compiled.denoiser())
     engine = Engine(manifest.network, manifest.schedule, manifest.task, opened_encoder, denoiser)
     log.info("loaded %s: encoder %s (%s), backend %s", compiled.path, opened_encoder.name, opened_encoder.precision, denoiser.name)
-    reason = available()["native"]
-    if backend == "auto" and reason is not None:
-        log.warning("the chain runs in numpy, one read of the weights a row, because %s", reason)
     options = read_options or ReadOptions()
     if options.exif_orientation is None:
         options = replace(options, exif_orientation=manifest.preprocessing.exif_orientation)

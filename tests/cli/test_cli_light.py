@@ -48,3 +48,18 @@ def test_usage_errors_are_2(run):
     assert run("classify").returncode == 2
     assert run("nonsense").returncode == 2
     assert run("classify", "m", "x.png", "--draws", "0").returncode == 2
+
+
+def test_the_command_line_and_the_engine_bound_draws_and_seeds_alike(small_model):
+    """Once the command line let through draws that the engine refuses."""
+    import fusedx
+    from fusedx.cli import options
+    from fusedx.engine import limits
+    from fusedx.engine.manifest import Manifest
+
+    assert (options.MAX_DRAWS, options.MAX_SEED) == (limits.MAX_DRAWS, limits.MAX_SEED)
+    model = fusedx.load(small_model)
+    assert model._draws(options.MAX_DRAWS) == options.MAX_DRAWS and model._seed(options.MAX_SEED) == options.MAX_SEED
+    text = model.manifest.to_json().replace('"default_draws": 1', f'"default_draws": {options.MAX_DRAWS + 1}')
+    with pytest.raises(fusedx.ModelFormatError, match="default_draws"):
+        Manifest.from_json(text)

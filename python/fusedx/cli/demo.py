@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from fusedx.cli.options import MAX_DRAWS
+from fusedx.engine.limits import MAX_DRAWS
 
 
 @click.command("demo", short_help="Classify the shipped images.")

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from fusedx.engine.limits import MAX_DRAWS, MAX_SEED
+
 if TYPE_CHECKING:
     from fusedx.model import Model
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-MAX_SEED = (1 << 64) - 1
-MAX_DRAWS = 1 << 20
 
 
 def stacked(*options: Callable[[F], F]) -> Callable[[F], F]:

@@ -23,11 +23,10 @@ from fusedx.engine.denoiser import fold
 from fusedx.engine.encoder import network as encoder_network
 from fusedx.engine.encoder import onnx_file
 from fusedx.engine.errors import CheckpointError, ConfigError, ModelFormatError, UnavailableError
-from fusedx.engine.manifest import FORMAT, GRID, IMAGE_SIZE, REGIONS, TASKS, Manifest, Network, Preprocessing, check_chain
+from fusedx.engine.manifest import FORMAT, GRID, IMAGE_SIZE, PRECISIONS, REGIONS, TASKS, Manifest, Network, Preprocessing, check_chain
 from fusedx.engine.weights import check
 from fusedx.scratch import folder_beside
 
-PRECISIONS = ("fp32",)
 #: Package as pip knows it -> module.
 _PACKAGES = {"torch": "torch", "onnx": "onnx", "safetensors": "safetensors", "pyyaml": "yaml"}
 Progress = Callable[[str], None]
