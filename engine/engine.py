@@ -14,13 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from fusedx.engine import sampler
-from fusedx.engine.backends import Denoiser
+from fusedx.engine.chain_runner import ChainRunner, Encoded, logits
 from fusedx.engine.encoder import Encoder
 from fusedx.engine.errors import ConfigError, FusedxError, require_int
 from fusedx.engine.limits import MAX_DRAWS
 from fusedx.engine.manifest import IMAGE_SIZE, MAP_POINTS, Network
 from fusedx.engine.noise import draw_noise
-from fusedx.engine.schedule import Schedule, ddim_coefficients, posterior_coefficients
+from fusedx.engine.schedule import Schedule, ddim_coefficients
 
 #: Rows of the denoiser that are evaluated together, about.
 MAX_ROWS = 1024
@@ -44,18 +44,16 @@ class Result:
 
 
 class Engine:
-    """Network, schedule and task with an encoder and a denoiser.  Thread-safe as far as its encoder and denoiser are."""
+    """Network, schedule and task with an encoder and a chain runner.  Thread-safe as far as these two are."""
 
-    def __init__(self, network: Network, schedule: Schedule, task: str, encoder: Encoder, denoiser: Denoiser) -> None:
+    def __init__(self, network: Network, schedule: Schedule, task: str, encoder: Encoder, chains: ChainRunner) -> None:
         self.network = network
         self.schedule = schedule
         self.task = task
         self.encoder = encoder
-        self.denoiser = denoiser
+        self.chains = chains
         self._v2 = network.family == "diffmic-v2"
         self._rows_per_chain = MAP_POINTS if self._v2 else 1
-        self._posterior = None if self._v2 else posterior_coefficients(schedule)
-        self._ddim = ddim_coefficients(schedule) if self._v2 else None
 
     def predict(self, images: np.ndarray, digests: list[str], *, seed: int, draws: int) -> tuple[list[Result], dict[str, float]]:
         """images float32 [B,3,224,224], normalised; digests: SHA-256 of each image's decoded pixels, which keys its noise.
@@ -72,7 +70,7 @@ class Engine:
         for first in range(0, draws, block):
             count = min(block, draws - first)
             noise = np.stack([self.noise(d, seed=seed, draws=count, first_draw=first) for d in digests], axis=2)
-            scores.append(self._chains(encoded, noise, keep=False).scores)
+            scores.append(self.chains.run(encoded, noise, keep=False).scores)
         draw_scores = np.concatenate(scores)
         results = [self._result(encoded, draw_scores, i) for i in range(len(digests))]
         return results, {"encoder": encoder_done - started, "chain": time.perf_counter() - encoder_done}
@@ -92,34 +90,26 @@ class Engine:
         else:
             z = self._checked_noise(noise, len(images))[:, None]
         encoded = self._finite(self.encoder.run(images))
-        chains = self._chains(encoded, z, keep=True)
+        chains = self.chains.run(encoded, z, keep=True)
         out = dict(encoded)
         scores, states = chains.scores[0], chains.states[:, 0]
         self._finite({"y_final": scores})
         out |= {"betas": self.schedule.betas(), "y_final": scores, "probabilities": self._probabilities(scores)}
         out["trajectory"] = sampler.dense_map(states) if self._v2 else states
         if self._v2:
-            assert self._ddim is not None
-            out["prior_map"] = sampler.dense_map(sampler.dense_points(*self._logits(out)))
+            out["prior_map"] = sampler.dense_map(sampler.dense_points(*logits(out)))
             out["start_map"] = out["trajectory"][0]
             out["y_final_map"] = out["trajectory"][-1]
             out["prediction"] = scores
-            out["timesteps"] = self._ddim.timesteps
+            out["timesteps"] = ddim_coefficients(self.schedule).timesteps
         return out
 
     def eps(self, trace: dict[str, np.ndarray], y: np.ndarray, step: int) -> np.ndarray:
         """The denoiser alone, for a traced batch: y float64 [B,C] (v1) or [B,C,6,6] symmetric (v2), row ``step`` of the tables."""
-        if self._v2:
-            prior = sampler.dense_points(*self._logits(trace))
-            feature = np.repeat(trace["fused_feature"], prior.shape[1], axis=0)
-            rows = np.moveaxis(y[..., 0, :], -1, -2)
-        else:
-            prior, feature, rows = trace["prior"].astype(np.float64), trace["feature"], y
-        classes = self.network.num_classes
-        condition = self.denoiser.condition(prior.reshape(-1, classes), feature)
-        entry = np.arange(rows.size // classes, dtype=np.int32)
-        eps = self.denoiser.eps(rows.reshape(-1, classes), np.full(entry.size, step, np.int32), condition, entry).reshape(rows.shape)
-        return sampler.dense_map(eps) if self._v2 else eps
+        if not self._v2:
+            return self.chains.eps(trace, y, step)
+        points = np.ascontiguousarray(np.moveaxis(y[..., 0, :], -1, -2))
+        return sampler.dense_map(self.chains.eps(trace, points, step))
 
     def noise(self, image_sha256: str, *, seed: int, draws: int, first_draw: int = 0) -> np.ndarray:
         """The noise of one image, float64 [T,D,C] (v1) or [2,D,C] (v2)."""
@@ -127,27 +117,13 @@ class Engine:
         return draw_noise(n.family, steps, n.num_classes, image_sha256, seed=seed, draws=draws, first_draw=first_draw)
 
     @staticmethod
-    def _logits(encoded: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """(y_global, y_local), float64 [B,C] each: the two ends of DiffMIC-v2's prior map."""
-        return encoded["y_global"].astype(np.float64), encoded["y_local"].astype(np.float64)
-
-    @staticmethod
-    def _finite(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def _finite(arrays: Encoded) -> Encoded:
         for name, array in arrays.items():
             if not np.isfinite(array).all():
                 raise FusedxError(f"{name} is not finite: the weights overflow on this input; is it normalised?")
         return arrays
 
-    def _chains(self, encoded: dict[str, np.ndarray], noise: np.ndarray, *, keep: bool) -> sampler.Chains:
-        if self._ddim is not None:
-            return sampler.ddim_chain(self.denoiser, self._ddim, *self._logits(encoded), encoded["fused_feature"], noise, keep=keep)
-        assert self._posterior is not None
-        prior = encoded["prior"].astype(np.float64)
-        return sampler.posterior_chain(
-            self.denoiser, self._posterior, prior, encoded["feature"], noise, noise_prior=self.network.noise_prior, keep=keep
-        )
-
-    def _result(self, encoded: dict[str, np.ndarray], draw_scores: np.ndarray, i: int) -> Result:
+    def _result(self, encoded: Encoded, draw_scores: np.ndarray, i: int) -> Result:
         own = np.ascontiguousarray(draw_scores[:, i])  # one memory layout, so one summation order, whatever the batch
         scores = own.mean(axis=0)
         return Result(
@@ -160,7 +136,7 @@ class Engine:
             finite=bool(np.isfinite(own).all() and all(np.isfinite(array[i]).all() for array in encoded.values())),
         )
 
-    def _prior(self, encoded: dict[str, np.ndarray], i: int) -> np.ndarray:
+    def _prior(self, encoded: Encoded, i: int) -> np.ndarray:
         """[C]: the prior encoder's softmax, or for multi-label tasks the sigmoid of its fused logits, one class at a time."""
         if self.task == "multilabel":
             return 1.0 / (1.0 + np.exp(-encoded["y_fusion"][i].astype(np.float64)))

@@ -215,8 +215,8 @@ def test_many_draws_are_computed_in_blocks_of_the_same_bits(model: fusedx.Model,
     whole = model.classify([picture] * 2, draws=11)
     monkeypatch.setattr(engine, "MAX_ROWS", 5)
     seen = []
-    eps = type(model._engine.denoiser).eps
-    monkeypatch.setattr(type(model._engine.denoiser), "eps", lambda self, y, *rest: seen.append(len(y)) or eps(self, y, *rest))
+    eps = type(model._engine.chains.denoiser).eps
+    monkeypatch.setattr(type(model._engine.chains.denoiser), "eps", lambda self, y, *rest: seen.append(len(y)) or eps(self, y, *rest))
     parts = model.classify([picture] * 2, draws=11)
     assert max(seen) == 4
     assert [p.scores.tobytes() for p in whole] == [p.scores.tobytes() for p in parts]

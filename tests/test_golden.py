@@ -19,6 +19,7 @@ from fusedx.compiler import compile_checkpoint
 from fusedx.compiler.reference import checkpoint_reference
 from fusedx.engine import compiled
 from fusedx.engine.backends import open_backend
+from fusedx.engine.chain_runner import HostChains
 from fusedx.engine.compiled import open_model
 from fusedx.engine.encoder import open_encoder
 from fusedx.engine.engine import Engine
@@ -111,7 +112,8 @@ def test_verify_finds_one_changed_weight(case, tmp_path: Path) -> None:
 
 def engine_of(model, encoder: str, backend: str) -> Engine:
     m = model.manifest
-    return Engine(m.network, m.schedule, m.task, open_encoder(encoder, model.encoder), open_backend(backend, model.denoiser()))
+    chains = HostChains(m.network, m.schedule, open_backend(backend, model.denoiser()))
+    return Engine(m.network, m.schedule, m.task, open_encoder(encoder, model.encoder), chains)
 
 
 def test_region_selection_of_the_reference() -> None:

@@ -14,6 +14,7 @@ import numpy as np
 
 import fusedx
 from fusedx.engine.backends import open_backend
+from fusedx.engine.chain_runner import HostChains
 from fusedx.engine.compiled import CompiledModel, open_model
 from fusedx.engine.encoder import open_encoder
 from fusedx.engine.engine import Engine, Result
@@ -67,7 +68,8 @@ def load(
     # The encoder first: it needs the most memory while it loads, and gives half of it back.
     opened_encoder = open_encoder(encoder, compiled.encoder, encoder_threads)
     denoiser = open_backend(backend, compiled.denoiser())
-    engine = Engine(manifest.network, manifest.schedule, manifest.task, opened_encoder, denoiser)
+    chains = HostChains(manifest.network, manifest.schedule, denoiser)
+    engine = Engine(manifest.network, manifest.schedule, manifest.task, opened_encoder, chains)
     log.info("loaded %s: encoder %s (%s), backend %s", compiled.path, opened_encoder.name, opened_encoder.precision, denoiser.name)
     options = read_options or ReadOptions()
     if options.exif_orientation is None:
@@ -128,7 +130,7 @@ class Model:
             "device": self._device,
             "precision": self.manifest.precision,
             "encoder": self._engine.encoder.name,
-            "backend": self._engine.denoiser.name,
+            "backend": self._engine.chains.name,
         }
 
     @overload

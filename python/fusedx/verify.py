@@ -11,6 +11,7 @@ import numpy as np
 
 from fusedx import golden as golden_cases
 from fusedx.engine.backends import open_backend
+from fusedx.engine.chain_runner import HostChains
 from fusedx.engine.compiled import CompiledModel, open_model
 from fusedx.engine.encoder import open_encoder
 from fusedx.engine.engine import Engine
@@ -75,7 +76,8 @@ def verify(
     progress("opening the model")
     compiled = open_model(path)
     m = compiled.manifest
-    engine = Engine(m.network, m.schedule, m.task, open_encoder(encoder, compiled.encoder), open_backend(backend, compiled.denoiser()))
+    chains = HostChains(m.network, m.schedule, open_backend(backend, compiled.denoiser()))
+    engine = Engine(m.network, m.schedule, m.task, open_encoder(encoder, compiled.encoder), chains)
     if golden is not None:
         case = golden_cases.load(golden)
         _check_case(compiled, case)

@@ -80,7 +80,7 @@ def test_batch_and_order(model: fusedx.Model, draws: int) -> None:
 def test_the_check_can_fail(small_model) -> None:
     """Negative control: a denoiser whose sums depend on how many rows share a call must be caught."""
     model = fusedx.load(small_model, backend="python")
-    inner = model._engine.denoiser
+    inner = model._engine.chains.denoiser
 
     class SharedCall:
         name = "whole-batch"
@@ -92,7 +92,7 @@ def test_the_check_can_fail(small_model) -> None:
             # What a split of the inner dimension that varies with the rows does: the last bit moves.
             return inner.eps(y, step, condition, entry) * (1 + 2.0**-52 * (len(y) > 1))
 
-    model._engine.denoiser = SharedCall()
+    model._engine.chains.denoiser = SharedCall()
     assert company_matters(lambda batch: model.classify(batch), pictures(3)) != []
 
 

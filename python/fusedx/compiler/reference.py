@@ -10,6 +10,7 @@ import numpy as np
 from fusedx.compiler import checkpoint as checkpoints
 from fusedx.compiler.compile import timesteps
 from fusedx.engine.backends.python import PythonDenoiser
+from fusedx.engine.chain_runner import HostChains
 from fusedx.engine.denoiser import fold
 from fusedx.engine.encoder import network as encoder_network
 from fusedx.engine.encoder.reference import ReferenceEncoder
@@ -27,4 +28,5 @@ def checkpoint_reference(source: str | os.PathLike[str], *, steps: int | None = 
     rows = timesteps(ckpt.network, ckpt.schedule)
     tables = fold(ckpt.network, ckpt.model, rows, ckpt.schedule.train_timesteps, np.float64)
     check(ckpt.prior, ckpt.model)
-    return Engine(ckpt.network, ckpt.schedule, task, ReferenceEncoder(graph), PythonDenoiser(tables))
+    chains = HostChains(ckpt.network, ckpt.schedule, PythonDenoiser(tables))
+    return Engine(ckpt.network, ckpt.schedule, task, ReferenceEncoder(graph), chains)

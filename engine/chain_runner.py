@@ -1,0 +1,77 @@
+"""Who runs the chain of diffusion steps: one interface, so that the engine does not know on which device it happens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+
+from fusedx.engine import sampler
+from fusedx.engine.backends import Denoiser
+from fusedx.engine.manifest import Network
+from fusedx.engine.schedule import Schedule, ddim_coefficients, posterior_coefficients
+
+#: The encoder's outputs by name.  A runner on a device may be given ones that have never left it.
+Encoded = Mapping[str, np.ndarray]
+
+
+class ChainRunner(Protocol):
+    """The encoder's outputs and noise in, final states out.
+
+    ``name`` and ``precision`` (of the weights) are what a prediction's provenance reports.
+    """
+
+    name: str
+    precision: str
+
+    def run(self, encoded: Encoded, noise: np.ndarray, *, keep: bool) -> sampler.Chains:
+        """noise float64 [T,D,B,C] (v1) or [2,D,B,C] = (u_global, u_local) (v2); ``keep`` every state of the chain."""
+
+    def eps(self, encoded: Encoded, y: np.ndarray, step: int) -> np.ndarray:
+        """The denoiser alone at row ``step`` of the timestep tables; y float64 [B,C] (v1) or [B,6,C] (v2) -> the same shape."""
+
+
+class HostChains:
+    """The sampler's loops on a :class:`Denoiser`; safe to call from several threads."""
+
+    precision = "fp32"
+
+    def __init__(self, network: Network, schedule: Schedule, denoiser: Denoiser) -> None:
+        self.name = denoiser.name
+        self.denoiser = denoiser
+        self._noise_prior = network.noise_prior
+        v2 = network.family == "diffmic-v2"
+        self._ddim = ddim_coefficients(schedule) if v2 else None
+        self._posterior = None if v2 else posterior_coefficients(schedule)
+
+    def run(self, encoded: Encoded, noise: np.ndarray, *, keep: bool) -> sampler.Chains:
+        """See :class:`ChainRunner`."""
+        if self._ddim is not None:
+            return sampler.ddim_chain(self.denoiser, self._ddim, *logits(encoded), encoded["fused_feature"], noise, keep=keep)
+        assert self._posterior is not None
+        prior = encoded["prior"].astype(np.float64)
+        return sampler.posterior_chain(
+            self.denoiser, self._posterior, prior, encoded["feature"], noise, noise_prior=self._noise_prior, keep=keep
+        )
+
+    def eps(self, encoded: Encoded, y: np.ndarray, step: int) -> np.ndarray:
+        """See :class:`ChainRunner`."""
+        prior, feature = entries(encoded, v2=self._ddim is not None)
+        condition = self.denoiser.condition(prior, feature)
+        rows = y.reshape(-1, y.shape[-1])
+        entry = np.arange(len(rows), dtype=np.int32)
+        return self.denoiser.eps(rows, np.full(len(rows), step, np.int32), condition, entry).reshape(y.shape)
+
+
+def logits(encoded: Encoded) -> tuple[np.ndarray, np.ndarray]:
+    """(y_global, y_local), float64 [B,C] each: the two ends of DiffMIC-v2's prior map."""
+    return encoded["y_global"].astype(np.float64), encoded["y_local"].astype(np.float64)
+
+
+def entries(encoded: Encoded, *, v2: bool) -> tuple[np.ndarray, np.ndarray]:
+    """(prior float64 [M,C], feature [M,F]): one entry an image, for v2 one an (image, map point)."""
+    if not v2:
+        return encoded["prior"].astype(np.float64), encoded["feature"]
+    prior = sampler.dense_points(*logits(encoded))
+    return prior.reshape(-1, prior.shape[-1]), np.repeat(encoded["fused_feature"], prior.shape[-2], axis=0)
