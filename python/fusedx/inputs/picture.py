@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -15,15 +16,18 @@ class Picture:
     """A decoded picture.
 
     pixels: uint8 [H, W, 3], RGB, C-contiguous, read-only, not shared with the source.
-    sha256: hex digest of exactly ``pixels.tobytes()``: after orientation and grey scaling, before any crop.
     source: the path, "array" or "PIL image".
     notes: every choice that was made on the way, JSON-serialisable.
     """
 
     pixels: np.ndarray
-    sha256: str
     source: str
     notes: dict[str, object] = field(default_factory=dict)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hex digest of exactly ``pixels.tobytes()``: after orientation and grey scaling, before any crop.  Computed when asked for."""
+        return hashlib.sha256(self.pixels).hexdigest()
 
     @classmethod
     def of(cls, pixels: np.ndarray, source: str, notes: dict[str, object]) -> Picture:
@@ -32,4 +36,4 @@ class Picture:
             raise InputError("bad_array", f"{source}: expected uint8 [H, W, 3], got {pixels.dtype} {list(pixels.shape)}")
         raw = pixels.tobytes()
         frozen = np.frombuffer(raw, np.uint8).reshape(pixels.shape)  # backed by bytes, so it cannot be made writeable again
-        return cls(frozen, hashlib.sha256(raw).hexdigest(), source, notes)
+        return cls(frozen, source, notes)
