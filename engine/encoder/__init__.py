@@ -42,8 +42,12 @@ def available() -> dict[str, str | None]:
 
 
 def open_encoder(name: str, path: Path, threads: int | None = None) -> Encoder:
-    """Encoder by name, ready to run.  ``threads``: CPU threads a request may use, None for all."""
-    require_usable("encoder", name, available())
+    """Encoder by name or ``auto``, ready to run.  ``threads``: CPU threads a request may use, None for all."""
+    if name == "auto":
+        # The reference is for checking, and takes minutes where the others take milliseconds.
+        usable = [n for n, reason in available().items() if reason is None and n != "reference"]
+        name = usable[0] if usable else "openvino"
+    require_usable("encoder", name, available(), also=("auto",))
     try:
         module = import_module(f"fusedx.engine.encoder.{name}")
     except ImportError as error:

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from fusedx.engine.encoder.graph import OPSET, Graph, Node
+from fusedx.engine.encoder.half import BFLOAT16
 from fusedx.engine.errors import ModelFormatError
 
 #: Constants of fewer bytes stay inside encoder.onnx; shapes and axes must, because runtimes read them while loading.
@@ -25,6 +26,10 @@ _ALIGNMENT = 64
 _MAX_GRAPH = 4 << 20
 _DTYPES = {1: np.dtype("<f4"), 7: np.dtype("<i8"), 9: np.dtype("?"), 11: np.dtype("<f8")}
 _CAST_TO = {"float": 1, "int64": 7}
+#: Only written, for TensorRT to parse; a compiled model has neither, so reading refuses both.
+_HALF = {"float16": 10, "bfloat16": 16}
+#: Opset -> the version of ONNX's own format that came with it.
+_IR_VERSIONS = {OPSET: 8, 22: 10}
 _WINDOW = ("kernel_shape", "strides", "pads")
 #: Operator -> (fewest inputs, most inputs, attributes): all that network.py uses.
 _OPERATORS: dict[str, tuple[int, int, tuple[str, ...]]] = {
@@ -52,8 +57,10 @@ def data_file(path: Path) -> Path:
     return path.with_name(path.name + ".data")
 
 
-def write(graph: Graph, path: Path, output_shapes: dict[str, tuple[tuple[int | str, ...], type]], image_size: int) -> None:
-    """Write a float32 graph; ``output_shapes``: name -> (shape, dtype).  The batch dimension is symbolic."""
+def write(
+    graph: Graph, path: Path, output_shapes: dict[str, tuple[tuple[int | str, ...], type]], image_size: int, opset: int = OPSET
+) -> None:
+    """Write a graph with float32 inputs and outputs; ``output_shapes``: name -> (shape, dtype).  The batch dimension is symbolic."""
     import onnx
     from onnx import helper
 
@@ -64,7 +71,7 @@ def write(graph: Graph, path: Path, output_shapes: dict[str, tuple[tuple[int | s
     for node in graph.nodes:
         attributes: dict[str, Any] = dict(node.attributes)
         if node.op == "Cast":
-            attributes["to"] = _CAST_TO[str(attributes["to"])]
+            attributes["to"] = (_CAST_TO | _HALF)[str(attributes["to"])]
         nodes.append(helper.make_node(node.op, node.inputs, node.outputs, name=node.outputs[0], **attributes))
     with data_file(path).open("wb") as data:
         constants = [_constant(name, array, data, data_file(path).name) for name, array in graph.constants.items()]
@@ -75,22 +82,22 @@ def write(graph: Graph, path: Path, output_shapes: dict[str, tuple[tuple[int | s
         [value_info(name, *output_shapes[name]) for name in graph.outputs],
         constants,
     )
-    model = helper.make_model(proto, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8, producer_name="fusedx")
+    opsets = [helper.make_opsetid("", opset)]
+    model = helper.make_model(proto, opset_imports=opsets, ir_version=_IR_VERSIONS[opset], producer_name="fusedx")
     path.write_bytes(model.SerializeToString(deterministic=True))
     onnx.checker.check_model(str(path))
 
 
 def _constant(name: str, array: np.ndarray, data: BinaryIO, location: str) -> Any:
     """TensorProto; large arrays are appended to ``data``."""
-    from onnx import TensorProto, numpy_helper
+    from onnx import TensorProto, helper
 
+    kind = TensorProto.BFLOAT16 if array.dtype == BFLOAT16 else helper.np_dtype_to_tensor_dtype(array.dtype)
+    tensor = TensorProto(name=name, data_type=kind, dims=array.shape)
     if array.nbytes < _INLINE_BYTES or array.dtype == np.int64:
-        return numpy_helper.from_array(array, name)
+        tensor.raw_data = array.tobytes()
+        return tensor
     data.write(b"\0" * (-data.tell() % _ALIGNMENT))
-    tensor = numpy_helper.from_array(array[:0].reshape(0), name)
-    tensor.ClearField("raw_data")
-    tensor.ClearField("dims")
-    tensor.dims.extend(array.shape)
     tensor.data_location = TensorProto.EXTERNAL
     for key, value in (("location", location), ("offset", data.tell()), ("length", array.nbytes)):
         tensor.external_data.add(key=key, value=str(value))
