@@ -2,6 +2,9 @@
 
 FUSEDX_NATIVE unset: try, and install as pure Python with one clear line when it does not work; 0: do not try;
 1: fail when it does not work.  The outcome is written to fusedx/_build_info.json, which ``fusedx doctor`` reads.
+
+FUSEDX_CUDA=1 compiles the CUDA kernels for every supported GPU and ships them, for machines without nvcc; it takes minutes.
+Unset or 0: they are compiled when first needed, for the one GPU that is there.
 """
 
 from __future__ import annotations
@@ -57,7 +60,7 @@ class BuildNative(build_ext):
         in_tree = self.inplace or self.editable_mode
         folder = ROOT / "python" / "fusedx" if in_tree else Path(self.build_lib) / "fusedx"
         try:
-            self.made = place(built, info, folder)
+            self.made = place(built, info, folder) + cuda_kernels(os.environ.get("FUSEDX_CUDA", ""), folder)
         except OSError as error:  # nothing at all can be installed there, native or not
             raise SystemExit(f"fusedx: cannot write the package: {error}") from None
         if not built:
@@ -124,6 +127,18 @@ def compile_native(build: Path) -> tuple[list[Path], dict[str, object]]:
     if not built:
         raise NativeBuildError("CMake found no Python or pybind11 to build against", f"log: {log}")
     return built, json.loads((build / "built_with.json").read_text())
+
+
+def cuda_kernels(mode: str, folder: Path) -> list[str]:
+    """Binaries of the CUDA kernels for every target in ``folder``, if they are asked for."""
+    if mode not in ("", "0", "1"):
+        raise SystemExit(f"FUSEDX_CUDA={mode}: expected 1 (compile and ship the CUDA kernels), 0 or unset")
+    if mode != "1":
+        return []
+    out = folder / "kernels" / "cubin"
+    if subprocess.run([sys.executable, str(ROOT / "tools" / "build_cubins.py"), str(out)]).returncode:
+        raise SystemExit("fusedx: the CUDA kernels are required (FUSEDX_CUDA=1) and do not compile")
+    return [str(file) for file in sorted(out.glob("*.cubin"))]
 
 
 def run_logged(command: list[str], log: Path, problem: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,27 +54,43 @@ class Engine:
         self.encoder = encoder
         self.chains = chains
         self._v2 = network.family == "diffmic-v2"
-        self._rows_per_chain = MAP_POINTS if self._v2 else 1
+        self.rows_per_chain = MAP_POINTS if self._v2 else 1
 
-    def predict(self, images: np.ndarray, digests: list[str], *, seed: int, draws: int) -> tuple[list[Result], dict[str, float]]:
+    def predict(
+        self, images: np.ndarray, digests: Callable[[], list[str]], *, seed: int, draws: int
+    ) -> tuple[list[Result], dict[str, float]]:
         """images float32 [B,3,224,224], normalised; digests: SHA-256 of each image's decoded pixels, which keys its noise.
 
+        ``digests`` is called once the encoder has its work: a GPU is busy while the host computes them.
         Returns results in order and the seconds spent on the whole batch by stage: encoder, chain.
         """
         draws = require_int("draws", draws, 1, MAX_DRAWS)
         started = time.perf_counter()
         encoded = self.encoder.run(images)
         encoder_done = time.perf_counter()
-        # Draws in blocks of about MAX_ROWS rows, so that memory does not grow with their number; rows are independent.
-        block = max(1, MAX_ROWS // (len(digests) * self._rows_per_chain))
-        scores = []
-        for first in range(0, draws, block):
-            count = min(block, draws - first)
-            noise = np.stack([self.noise(d, seed=seed, draws=count, first_draw=first) for d in digests], axis=2)
+        keys = digests()
+        scores, first = [], 0
+        for count in self.draw_blocks(len(images), draws):
+            noise = np.stack([self.noise(d, seed=seed, draws=count, first_draw=first) for d in keys], axis=2)
             scores.append(self.chains.run(encoded, noise, keep=False).scores)
+            first += count
         draw_scores = np.concatenate(scores)
-        results = [self._result(encoded, draw_scores, i) for i in range(len(digests))]
+        results = [self._result(encoded, draw_scores, i) for i in range(len(images))]
         return results, {"encoder": encoder_done - started, "chain": time.perf_counter() - encoder_done}
+
+    def draw_blocks(self, images: int, draws: int) -> list[int]:
+        """Draws that run together: about MAX_ROWS rows, so that memory does not grow with their number; rows are independent."""
+        block = min(draws, max(1, MAX_ROWS // (images * self.rows_per_chain)))
+        return [min(block, draws - first) for first in range(0, draws, block)]
+
+    @property
+    def ready(self) -> bool:
+        """Whether every batch can run without further preparation."""
+        return True
+
+    def warm_up(self, batch_sizes: Sequence[int], draws: int, progress: Callable[[int, int, str], None]) -> None:
+        """Prepare what these batches will run: nothing, on a host."""
+        progress(1, 1, "ready")
 
     def trace(
         self, images: np.ndarray, noise: np.ndarray | tuple[np.ndarray, np.ndarray] | None = None, *, seed: int = 0
@@ -85,7 +102,7 @@ class Engine:
         """
         images = self._checked_images(images)
         if noise is None:
-            digests = [hashlib.sha256(np.ascontiguousarray(x, np.float32).tobytes()).hexdigest() for x in images]
+            digests = [hashlib.sha256(np.ascontiguousarray(x, np.float32).tobytes()).hexdigest() for x in self._on_host(images)]
             z = np.stack([self.noise(d, seed=seed, draws=1) for d in digests], axis=2)
         else:
             z = self._checked_noise(noise, len(images))[:, None]
@@ -148,6 +165,9 @@ class Engine:
             return np.clip(scores, 0.0, 1.0)
         e = np.exp(scores - scores.max(axis=-1, keepdims=True))
         return e / e.sum(axis=-1, keepdims=True)
+
+    def _on_host(self, images: np.ndarray) -> np.ndarray:
+        return images
 
     def _checked_images(self, images: np.ndarray) -> np.ndarray:
         images = np.asarray(images)

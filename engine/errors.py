@@ -32,6 +32,10 @@ class UnavailableError(FusedxError, RuntimeError):
     """A backend, encoder, device or precision was asked for by name and cannot run here; the text lists what can."""
 
 
+class DeviceError(FusedxError, RuntimeError):
+    """A GPU ran out of memory, was lost, or failed in the middle of its work; the text says whether to go on or to start again."""
+
+
 class CheckpointError(FusedxError, ValueError):
     """A published checkpoint cannot be read, is not trusted, or does not fit the network."""
 

@@ -124,7 +124,11 @@ def test_numpy_integers_are_integers(model: fusedx.Model) -> None:
 @pytest.mark.parametrize(
     ("settings", "error", "text"),
     [
-        ({"device": "cuda"}, fusedx.UnavailableError, "there is: cpu"),
+        ({"device": "cuda:99"}, fusedx.UnavailableError, "cuda:99 is not available: .*There is: cpu"),
+        ({"device": "gpu"}, fusedx.ConfigError, "cpu, cuda or cuda:N"),
+        ({"device": "cuda:-1"}, fusedx.ConfigError, "cpu, cuda or cuda:N"),
+        ({"device": 0}, fusedx.ConfigError, "cpu, cuda or cuda:N"),
+        ({"precision": "fp8"}, fusedx.UnavailableError, "fp8.* is not available on a CPU"),
         ({"precision": "int8"}, fusedx.UnavailableError, "there is: fp32"),
         ({"backend": "natvie"}, fusedx.UnavailableError, "native, python"),
         ({"encoder": "tensorrt"}, fusedx.UnavailableError, "openvino, onnxruntime, torch, reference"),
@@ -134,6 +138,15 @@ def test_numpy_integers_are_integers(model: fusedx.Model) -> None:
 def test_unavailable_choices_list_what_there_is(small_model, settings: dict, error: type, text: str) -> None:
     with pytest.raises(error, match=text):
         fusedx.load(small_model, **settings)
+
+
+def test_a_host_engine_is_ready_at_once(model: fusedx.Model) -> None:
+    seen: list[tuple[int, int, str]] = []
+    assert model.ready
+    model.warmup([1, 16], progress=lambda *step: seen.append(step))
+    assert seen[-1][0] == seen[-1][1]
+    with pytest.raises(fusedx.ConfigError, match="batch size"):
+        model.warmup([0])
 
 
 def test_the_choice_prints_itself(small_model) -> None:

@@ -22,6 +22,9 @@ MUST_HOLD = (
     "fusedx/engine/sampler.py",
     "fusedx/kernels/step/reference.py",
     "fusedx/demo/model.fusedx/encoder.onnx.data",
+    "fusedx/kernels/chain/chain.cu",
+    "fusedx/kernels/chain/params.hpp",
+    "fusedx/kernels/resize/resize.cu",
     "fusedx/py.typed",
 )
 

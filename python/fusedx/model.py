@@ -3,36 +3,31 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import cache
 from types import NoneType
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
 import fusedx
-from fusedx.engine.backends import open_backend
-from fusedx.engine.chain_runner import HostChains
 from fusedx.engine.compiled import CompiledModel, open_model
-from fusedx.engine.encoder import open_encoder
 from fusedx.engine.engine import Engine, Result
-from fusedx.engine.errors import ConfigError, FusedxError, InputError, UnavailableError, require_int
+from fusedx.engine.errors import ConfigError, FusedxError, InputError, require_int
 from fusedx.engine.limits import MAX_DRAWS, MAX_SEED
-from fusedx.engine.manifest import PRECISIONS, Manifest
-from fusedx.engine.preprocess import normalize, to_square_uint8
+from fusedx.engine.manifest import Manifest
 from fusedx.inputs import Picture, ReadOptions, read
 from fusedx.log import follow_environment, log
+from fusedx.opening import find_device, open_engine
 from fusedx.prediction import Failure, Prediction
+from fusedx.preparation import Item, Preparation, preprocess
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     Source = str | os.PathLike[str] | Image | np.ndarray
-
-DEVICES = ("cpu",)
-
 
 def load(
     path: str | os.PathLike[str],
@@ -40,41 +35,48 @@ def load(
     precision: str = "fp32",
     backend: str = "auto",
     *,
-    encoder: str = "openvino",
+    encoder: str = "auto",
     encoder_threads: int | None = None,
+    graphs: bool = True,
+    batch_invariant: bool = True,
     read_options: ReadOptions | None = None,
     verify: bool = True,
 ) -> Model:
     """Open a compiled model.
 
-    device: cpu.  precision: fp32.  backend, for the denoising chain: auto | native | python (``fusedx doctor`` says which run here).
-    encoder: openvino | onnxruntime | torch | reference.  encoder_threads: CPU threads a request may use, None for all; the native
-    chain takes FUSEDX_THREADS.  read_options: how pictures are read; an EXIF choice in it overrides the model's recipe.
+    device: cpu, cuda or cuda:N.  precision, of the weights: fp32; on a GPU also bf16, fp16, fp8.
+    backend, for the denoising chain: auto | native | python on a CPU, auto | triton | persistent on a GPU.
+    encoder: auto | openvino | onnxruntime | torch | reference on a CPU, auto | tensorrt | torch on a GPU.
+    ``auto`` takes the first that is usable (``fusedx doctor`` says which are) and ``Model.runtime`` says which it was; nothing falls
+    back to another device.
+
+    encoder_threads: CPU threads a request may use, None for all; the native chain takes FUSEDX_THREADS.
+    graphs: on a GPU, replay captured CUDA graphs; False launches the same kernels one by one.
+    batch_invariant: a picture's bits do not depend on its batch; False lets a GPU choose faster forms by batch size.
+    read_options: how pictures are read; an EXIF choice in it overrides the model's recipe.
     verify: check the SHA-256 of every file (sizes are always checked).
 
-    Raises ModelFormatError (damaged, tampered with, newer), UnavailableError (the text lists what can run), ConfigError.
+    Raises ModelFormatError (damaged, tampered with, newer), UnavailableError (the text lists what can run), ConfigError, DeviceError.
     """
-    if device not in DEVICES:
-        raise UnavailableError(f"device {device!r} is not available; there is: {', '.join(DEVICES)}")
-    if precision not in PRECISIONS:
-        raise UnavailableError(f"precision {precision!r} is not available; there is: {', '.join(PRECISIONS)}")
     if encoder_threads is not None:
         encoder_threads = require_int("encoder_threads", encoder_threads, 1, 1 << 12)
     if not isinstance(read_options, (ReadOptions, NoneType)):
         raise ConfigError(f"read_options must be a fusedx.ReadOptions, got {type(read_options).__name__}")
     follow_environment()
+    gpu = find_device(device, precision)  # before the files are read: it is the quicker to fail
     compiled = open_model(path, verify=verify)
-    manifest = compiled.manifest
-    # The encoder first: it needs the most memory while it loads, and gives half of it back.
-    opened_encoder = open_encoder(encoder, compiled.encoder, encoder_threads)
-    denoiser = open_backend(backend, compiled.denoiser())
-    chains = HostChains(manifest.network, manifest.schedule, denoiser)
-    engine = Engine(manifest.network, manifest.schedule, manifest.task, opened_encoder, chains)
-    log.info("loaded %s: encoder %s (%s), backend %s", compiled.path, opened_encoder.name, opened_encoder.precision, denoiser.name)
+    engine, preparation = open_engine(
+        compiled, gpu, precision=precision, backend=backend, encoder=encoder, encoder_threads=encoder_threads,
+        graphs=graphs, batch_invariant=batch_invariant,
+    )  # fmt: skip
+    log.info(
+        "loaded %s: %s, encoder %s (%s), backend %s (%s)",
+        compiled.path, gpu or "cpu", engine.encoder.name, engine.encoder.precision, engine.chains.name, engine.chains.precision,
+    )  # fmt: skip
     options = read_options or ReadOptions()
     if options.exif_orientation is None:
-        options = replace(options, exif_orientation=manifest.preprocessing.exif_orientation)
-    return Model(compiled, engine, device, options)
+        options = replace(options, exif_orientation=compiled.manifest.preprocessing.exif_orientation)
+    return Model(compiled, engine, "cpu" if gpu is None else f"cuda:{gpu.index}", preparation, options)
 
 
 def usable_processors() -> int:
@@ -82,24 +84,16 @@ def usable_processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-@dataclass(frozen=True, slots=True)
-class _Item:
-    """One read and preprocessed picture, without its original pixels.  pixels: float32 [3,224,224]."""
-
-    source: str
-    sha256: str
-    notes: dict[str, object]
-    pixels: np.ndarray
-    timing: dict[str, float]
-
-
 class Model:
     """Made by :func:`fusedx.load`.  May be shared between threads."""
 
-    def __init__(self, compiled: CompiledModel, engine: Engine, device: str, read_options: ReadOptions) -> None:
+    def __init__(
+        self, compiled: CompiledModel, engine: Engine, device: str, preparation: Preparation, read_options: ReadOptions
+    ) -> None:
         self._compiled = compiled
         self._engine = engine
         self._device = device
+        self._preparation = preparation
         self._read_options = read_options
         self._process = os.getpid()
 
@@ -128,7 +122,7 @@ class Model:
         """What computes: device, weights' precision, encoder, backend."""
         return {
             "device": self._device,
-            "precision": self.manifest.precision,
+            "precision": self._engine.chains.precision,
             "encoder": self._engine.encoder.name,
             "backend": self._engine.chains.name,
         }
@@ -152,8 +146,8 @@ class Model:
         if isinstance(x, (list, tuple)):
             if not x:
                 raise ConfigError("classify was given an empty list")
-            return self._predict([self._prepare(source) for source in x], self._draws(draws), self._seed(seed))
-        return self._predict([self._prepare(x)], self._draws(draws), self._seed(seed))[0]
+            return self._predict([self._item(source) for source in x], self._draws(draws), self._seed(seed))
+        return self._predict([self._item(x)], self._draws(draws), self._seed(seed))[0]
 
     def stream(
         self, sources: Iterable[Source], batch_size: int = 16, *, draws: int | None = None, seed: int | None = None
@@ -179,7 +173,24 @@ class Model:
         every step: [T+1,B,C], v2 [steps+1,B,C,6,6].  Raises ConfigError for arrays of a wrong shape or with NaN.
         """
         self._check_process()
-        return self._engine.trace(x, noise, seed=self._seed(seed))
+        return self._engine.trace(self._preparation.images(x), noise, seed=self._seed(seed))
+
+    @property
+    def ready(self) -> bool:
+        """Whether a picture can be classified without compiling or capturing anything first; always true on a CPU."""
+        return self._engine.ready
+
+    def warmup(
+        self, batch_sizes: Sequence[int] = (1,), *, draws: int | None = None, progress: Callable[[int, int, str], None] | None = None
+    ) -> None:
+        """Prepare everything that batches of these sizes will run, so that the first of them is as fast as the rest.
+
+        On a GPU: compile kernels and capture graphs of the buckets that hold the sizes, with ``draws`` chains a picture.
+        progress: called as ``progress(done, total, what)`` before each part and when all are done.
+        """
+        sizes = [require_int("batch size", size, 1, 1 << 20) for size in batch_sizes]
+        self._check_process()
+        self._engine.warm_up(sizes, self._draws(draws), progress or (lambda done, total, what: None))
 
     def read(self, source: Source) -> Picture:
         """Read a picture as ``classify`` does."""
@@ -187,7 +198,7 @@ class Model:
 
     def preprocess(self, picture: Picture) -> np.ndarray:
         """float32 [3,224,224], as ``trace`` takes it."""
-        return normalize(to_square_uint8(picture.pixels))
+        return preprocess(picture)
 
     def noise(self, image_sha256: str, *, draws: int = 1, seed: int | None = None) -> np.ndarray:
         """The noise that ``classify`` uses for an image: float64 [T,draws,C] (v1) or [2,draws,C] (v2)."""
@@ -203,24 +214,19 @@ class Model:
     def _seed(self, seed: int | None) -> int:
         return require_int("seed", self.manifest.default_seed if seed is None else seed, 0, MAX_SEED)
 
-    def _prepare(self, source: Source) -> _Item:
-        started = time.perf_counter()
-        picture = self.read(source)
-        read_done = time.perf_counter()
-        pixels = self.preprocess(picture)
-        timing = {"read": read_done - started, "preprocess": time.perf_counter() - read_done}
-        return _Item(picture.source, picture.sha256, picture.notes, pixels, timing)
+    def _item(self, source: Source) -> Item:
+        return self._preparation.item(source, self._read_options, ahead=False)
 
-    def _prepare_or_fail(self, source: Source) -> _Item | Failure:
+    def _item_or_failure(self, source: Source) -> Item | Failure:
         try:
-            return self._prepare(source)
+            return self._preparation.item(source, self._read_options, ahead=True)
         except (InputError, MemoryError) as error:
             name = os.fsdecode(source) if isinstance(source, (str, os.PathLike)) else type(source).__name__
             if isinstance(error, MemoryError):
                 return Failure(name, "too_large", f"{name}: not enough memory to decode it")
             return Failure(name, error.reason, str(error))
 
-    def _predict(self, items: list[_Item], draws: int, seed: int) -> list[Prediction]:
+    def _predict(self, items: list[Item], draws: int, seed: int) -> list[Prediction]:
         predictions = []
         for result in self._results(items, draws, seed):
             if isinstance(result, Failure):
@@ -228,29 +234,33 @@ class Model:
             predictions.append(result)
         return predictions
 
-    def _results(self, items: list[_Item], draws: int, seed: int) -> list[Prediction | Failure]:
+    def _results(self, items: list[Item], draws: int, seed: int) -> list[Prediction | Failure]:
         self._check_process()
-        digests = [item.sha256 for item in items]
-        results, seconds = self._engine.predict(np.stack([i.pixels for i in items]), digests, seed=seed, draws=draws)
+        images, digests = self._preparation.stage(items)
+        digests = cache(digests)
+        results, seconds = self._engine.predict(images, digests, seed=seed, draws=draws)
         share = {stage: s / len(items) for stage, s in seconds.items()}
-        return [self._prediction(item, result, share, draws, seed) for item, result in zip(items, results, strict=True)]
+        return [
+            self._prediction(item, sha256, result, share, draws, seed)
+            for item, sha256, result in zip(items, digests(), results, strict=True)
+        ]
 
     def _stream(self, sources: Iterator[Source], batch_size: int, draws: int, seed: int) -> Iterator[Prediction | Failure]:
         workers = min(batch_size, usable_processors())
         with ThreadPoolExecutor(workers, thread_name_prefix="fusedx-read") as pool:
             broken: list[Exception] = []
 
-            def submit() -> list[Future[_Item | Failure]]:
+            def submit() -> list[Future[Item | Failure]]:
                 """Start reading the next batch.  A source that raises ends the stream, after what it gave has been yielded."""
-                futures: list[Future[_Item | Failure]] = []
+                futures: list[Future[Item | Failure]] = []
                 try:
                     while not broken and len(futures) < batch_size:
                         source = next(sources)
                         if isinstance(source, (str, os.PathLike)):
-                            futures.append(pool.submit(self._prepare_or_fail, source))
+                            futures.append(pool.submit(self._item_or_failure, source))
                         else:  # in memory already, and its owner may change it once we go on
                             futures.append(Future())
-                            futures[-1].set_result(self._prepare_or_fail(source))
+                            futures[-1].set_result(self._item_or_failure(source))
                 except StopIteration:
                     pass
                 except Exception as error:
@@ -262,7 +272,7 @@ class Model:
                 while ahead:
                     batch = [future.result() for future in ahead]
                     ahead = submit()
-                    good = [item for item in batch if isinstance(item, _Item)]
+                    good = [item for item in batch if isinstance(item, Item)]
                     predictions = iter(self._results(good, draws, seed) if good else ())
                     for item in batch:
                         yield item if isinstance(item, Failure) else next(predictions)
@@ -271,7 +281,9 @@ class Model:
         if broken:
             raise broken[0]
 
-    def _prediction(self, item: _Item, r: Result, share: dict[str, float], draws: int, seed: int) -> Prediction | Failure:
+    def _prediction(
+        self, item: Item, sha256: str, r: Result, share: dict[str, float], draws: int, seed: int
+    ) -> Prediction | Failure:
         if not r.finite:
             return Failure(item.source, "not_finite", f"{item.source}: the model's weights overflow on this image; there is no result")
         index = int(np.argmax(r.scores))
@@ -285,7 +297,7 @@ class Model:
             classes=self.classes,
             draws=draws,
             stability=float(np.mean(np.argmax(r.draw_scores, axis=1) == index)),
-            image_sha256=item.sha256,
+            image_sha256=sha256,
             patch_locations=r.patch_locations,
             saliency=r.saliency,
             timing=item.timing | share,

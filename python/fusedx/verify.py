@@ -10,17 +10,22 @@ from dataclasses import dataclass
 import numpy as np
 
 from fusedx import golden as golden_cases
-from fusedx.engine.backends import open_backend
-from fusedx.engine.chain_runner import HostChains
 from fusedx.engine.compiled import CompiledModel, open_model
-from fusedx.engine.encoder import open_encoder
 from fusedx.engine.engine import Engine
 from fusedx.engine.errors import ConfigError
 from fusedx.engine.manifest import IMAGE_SIZE
 from fusedx.engine.reference import reference_engine
+from fusedx.opening import find_device, open_engine
 
-#: Relative error, as a ratio of Euclidean norms, that a stage may have: by (device, precision).
-TOLERANCE = {("cpu", "fp32"): 1e-5}
+#: Relative error, as a ratio of Euclidean norms, that a stage may have: by (device, precision of the weights).
+TOLERANCE = {
+    ("cpu", "fp32"): 1e-5,
+    ("cuda", "fp32"): 1e-4,  # another order of summation, convolutions of another library; TF32 is off
+    # Roundings of 2^-9, 2^-12 and 2^-4 a weight, and of the activations; chains of untrained weights, which average less.
+    ("cuda", "bf16"): 2e-2,
+    ("cuda", "fp16"): 5e-3,
+    ("cuda", "fp8"): 5e-2,
+}
 #: Synthetic images that are verified when no golden case is given.
 _IMAGES = 2
 _SKIPPED = ("trajectory_stride",)
@@ -59,8 +64,10 @@ def verify(
     golden: str | os.PathLike[str] | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     *,
-    encoder: str = "openvino",
+    device: str = "cpu",
+    precision: str = "fp32",
     backend: str = "auto",
+    encoder: str = "auto",
     progress: Callable[[str], None] = lambda stage: None,
 ) -> Report:
     """Compare a compiled model as it runs here with one of three references.
@@ -75,9 +82,8 @@ def verify(
         raise ConfigError("verify compares with a golden case or with a checkpoint, not with both")
     progress("opening the model")
     compiled = open_model(path)
-    m = compiled.manifest
-    chains = HostChains(m.network, m.schedule, open_backend(backend, compiled.denoiser()))
-    engine = Engine(m.network, m.schedule, m.task, open_encoder(encoder, compiled.encoder), chains)
+    gpu = find_device(device, precision)
+    engine, _ = open_engine(compiled, gpu, precision=precision, backend=backend, encoder=encoder)
     if golden is not None:
         case = golden_cases.load(golden)
         _check_case(compiled, case)
@@ -91,7 +97,7 @@ def verify(
         progress("running the float64 reference, one operation at a time")
         reference_model, reference = _reference(compiled, checkpoint)
         expected = reference_model.trace(x, noise)
-    tolerance = TOLERANCE["cpu", m.precision]
+    tolerance = TOLERANCE["cuda" if gpu else "cpu", precision]
     rows = [Row(name, relative_error(got[name], expected[name]), tolerance) for name in expected if name not in _SKIPPED]
     final = "y_final" if "y_final" in expected else "prediction"
     labels = np.argmax(got[final], axis=-1) == np.argmax(expected[final], axis=-1)
@@ -113,7 +119,6 @@ def _reference(compiled: CompiledModel, checkpoint: str | os.PathLike[str] | Non
         return reference_engine(compiled), "float64 arithmetic on the compiled weights"
     from fusedx.compiler.reference import checkpoint_reference
 
-    m = compiled.manifest
     engine = checkpoint_reference(checkpoint, steps=m.schedule.steps, task=m.task)
     if engine.network != m.network or engine.schedule != m.schedule:
         raise ConfigError(f"{checkpoint} is not the checkpoint of {compiled.path}: network or schedule differ")

@@ -30,11 +30,14 @@ def test_info(invoke, small_model, tmp_path):
 
 def test_doctor(run):
     found = json.loads(run("doctor", "--json").stdout)
-    assert found["ready"]["classify"] is None and found["gpu"]["usable"] is False
+    assert found["ready"]["classify"] is None
+    gpu = found["gpu"]
+    assert gpu["usable"] == bool(gpu["devices"]) == (gpu["reason"] is None)
+    assert gpu["triton"] and gpu["torch"] and gpu["cache"]
     assert set(found["encoders"]) == {"openvino", "onnxruntime", "torch", "reference"} and set(found["backends"]) == {"native", "python"}
     assert not any(isinstance(section, dict) and set(section) == {"error"} for section in found.values())
     text = run("doctor")
-    assert text.returncode == 0 and "not supported in this version" in text.stdout and "native module" in text.stdout
+    assert text.returncode == 0 and "ready to use a GPU" in text.stdout and "native module" in text.stdout
 
 
 def test_doctor_does_not_import_torch():
@@ -99,7 +102,7 @@ def test_verify(monkeypatch):
     report = verify.Report([verify.Row("prior", 2e-7, 1e-5), verify.Row("y_final", 3e-6, 1e-5)], (2, 2), "a reference")
     shown = {}
 
-    def fake(path, golden, checkpoint, *, encoder, backend, progress):
+    def fake(path, golden, checkpoint, *, device, precision, encoder, backend, progress):
         progress("working")
         return shown["report"]
 

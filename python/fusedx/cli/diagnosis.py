@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import fusedx
+from fusedx.cli.gpu import gpu
 from fusedx.cli.packages import packages, problem_of
 
-GPU = "not supported in this version; everything runs on the CPU"
 _FLAGS = (
     "sse4_2 avx f16c fma avx2 avx_vnni avx512f avx512vl avx512bw avx512_vnni avx512_bf16 avx512_fp16 amx_tile amx_bf16 amx_int8 "
     "asimd asimdhp asimddp bf16 i8mm sve sve2"
@@ -51,7 +51,7 @@ def diagnose() -> dict[str, Any]:
         "dicom": dicom,
         "threads": threads,
         "huge_pages": huge_pages,
-        "gpu": lambda: {"usable": False, "reason": GPU},
+        "gpu": gpu,
     }
     found = {name: _tried(section) for name, section in sections.items()}
     return found | {"ready": _tried(lambda: ready(found))}
@@ -139,6 +139,13 @@ def huge_pages() -> dict[str, Any]:
     return {"transparent": chosen[1] if chosen else None}
 
 
+def _gpu_obstacle(g: dict[str, Any]) -> str | None:
+    if g.get("reason") or "error" in g:
+        return g.get("reason") or g["error"]
+    lacking = [name for name in ("torch", "triton") if "not installed" in g[name] or "CPU build" in g[name]]
+    return f"{', '.join(f'{name} {g[name]}' for name in lacking)}" if lacking else None
+
+
 def ready(found: dict[str, Any]) -> dict[str, str | None]:
     """Task -> None when it can be done here, else what is in the way."""
     encoder = found["encoders"].get("openvino", found["encoders"].get("error"))
@@ -148,6 +155,7 @@ def ready(found: dict[str, Any]) -> dict[str, str | None]:
     pyarrow = found["packages"]["pyarrow"]
     return {
         "classify": encoder and f"the default encoder cannot run: {encoder}",
+        "use a GPU": _gpu_obstacle(found["gpu"]),
         "compile": f"{', '.join(lacking)} missing or broken: pip install 'fusedx[compile]'" if lacking else None,
         "parquet": None if pyarrow["version"] and not pyarrow["problem"] else pyarrow["problem"] or "pip install 'fusedx[parquet]'",
     }

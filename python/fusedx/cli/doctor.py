@@ -99,7 +99,23 @@ def _dicom(found: dict[str, Any]) -> str:
 
 
 def _gpu(found: dict[str, Any]) -> str:
-    return facts([("gpu", found["gpu"]["reason"])])
+    g = found["gpu"]
+    devices = [
+        f"{d['device']}  {d['name']}, {d['compute_capability']}, {d['sms']} SMs, {d['memory_gib']} GiB, L2 {d['l2_mib']} MiB, CUDA {d['driver']}"
+        for d in g["devices"]
+    ]
+    return facts(
+        [
+            ("gpu", "\n".join(devices) or f"none: {g['reason']}"),
+            ("  torch", g["torch"]),
+            ("  triton", g["triton"]),
+            ("  tensorrt", g["tensorrt"] or "usable"),
+            ("  pycuda", g["pycuda"]),
+            ("  nvcc", g["nvcc"] or "not found"),
+            ("  kernels", ", ".join(g["shipped_kernels"]) or "none shipped; compiled by nvcc when first needed"),
+            ("  cache", g["cache"]),
+        ]
+    )
 
 
 def _ready(found: dict[str, Any]) -> str:

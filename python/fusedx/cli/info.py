@@ -51,6 +51,7 @@ def describe(compiled: CompiledModel) -> str:
         ("", f"({m.class_source})"),
         ("sampling", f"{s.steps} steps of {s.train_timesteps}, beta {s.beta_schedule} {s.beta_start:g} to {s.beta_end:g}"),
         ("defaults", f"draws {m.default_draws}, seed {m.default_seed}"),
+        ("devices", "cpu: fp32\n" + _gpu(n.feature_dim)),
         ("probability", m.probabilities),
         ("input", f"{m.preprocessing.size} x {m.preprocessing.size}; crop: {m.preprocessing.crop}"),
         ("", f"resize: {m.preprocessing.resize}"),
@@ -63,6 +64,19 @@ def describe(compiled: CompiledModel) -> str:
         ("metrics", "\n".join(f"{name}: {_plain(value)}" for name, value in m.metrics.items()) or "none"),
     ]
     return facts(pairs)
+
+
+def _gpu(feature_dim: int) -> str:
+    """What a GPU would hold of this model's chain, and whether there is one."""
+    import numpy as np
+
+    from fusedx.engine.cuda import device
+    from fusedx.kernels.conditional_layer.formats import FORMATS
+
+    matrices = {name: 2 * feature_dim**2 * np.dtype(stored).itemsize for name, (stored, _) in FORMATS.items()}
+    here = device.why_not() or ", ".join(str(gpu) for gpu in device.find_all())
+    sizes = ", ".join(f"{name} {size(count)}" for name, count in matrices.items())
+    return f"cuda: {sizes} for the two large matrices of a step\n(GPU here: {here})"
 
 
 def _plain(value: Any) -> str:

@@ -27,22 +27,18 @@ def stacked(*options: Callable[[F], F]) -> Callable[[F], F]:
     return decorate
 
 
-encoder_option = click.option(
-    "--encoder",
-    default="openvino",
-    show_default=True,
-    metavar="NAME",
-    help="Who runs the encoder: openvino, onnxruntime, torch, reference.",
-)
-backend_option = click.option(
-    "--backend", default="auto", show_default=True, metavar="NAME", help="Who runs the denoising chain: auto, native, python."
-)
 device_options = stacked(
-    click.option("--device", default="cpu", show_default=True, metavar="NAME", help="Where to compute: cpu."),
-    click.option("--precision", default="fp32", show_default=True, metavar="NAME", help="Arithmetic: fp32."),
-    backend_option,
-    encoder_option,
-)
+    click.option("--device", default="cpu", show_default=True, metavar="NAME", help="Where to compute: cpu, cuda, cuda:N."),
+    click.option("--precision", default="fp32", show_default=True, metavar="NAME", help="Weights: fp32; on a GPU also bf16, fp16, fp8."),
+    click.option(
+        "--backend", default="auto", show_default=True, metavar="NAME",
+        help="Who runs the denoising chain: auto; native, python on a CPU; triton, persistent on a GPU.",
+    ),
+    click.option(
+        "--encoder", default="auto", show_default=True, metavar="NAME",
+        help="Who runs the encoder: auto; openvino, onnxruntime, torch, reference on a CPU; tensorrt, torch on a GPU.",
+    ),
+)  # fmt: skip
 noise_options = stacked(
     click.option(
         "--draws", type=click.IntRange(1, MAX_DRAWS), metavar="N",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fusedx.cli import exits, progress
-from fusedx.cli.options import backend_option, encoder_option, json_option
+from fusedx.cli.options import device_options, json_option
 from fusedx.cli.text import table
 
 if TYPE_CHECKING:
@@ -20,11 +20,10 @@ if TYPE_CHECKING:
 @click.argument("model")
 @click.option("--golden", metavar="CASE.json", help="Compare with a golden case: outputs of the original code.")
 @click.option("--checkpoint", metavar="SOURCE", help="Compare with the checkpoint's own weights in float64 (needs torch).")
-@backend_option
-@encoder_option
+@device_options
 @json_option
 @click.pass_context
-def command(ctx: click.Context, model: str, golden: str | None, checkpoint: str | None, backend: str, encoder: str, as_json: bool) -> None:
+def command(ctx: click.Context, model: str, golden: str | None, checkpoint: str | None, as_json: bool, **choices: str) -> None:
     """Recompute a model's results another way and compare, stage by stage.
 
     Without --golden or --checkpoint, the reference is the compiled weights in float64 arithmetic on synthetic images.
@@ -34,11 +33,12 @@ def command(ctx: click.Context, model: str, golden: str | None, checkpoint: str 
     fusedx verify aptos.fusedx
     fusedx verify aptos.fusedx --checkpoint checkpoints/aptos
     fusedx verify v1-small.fusedx --golden tests/golden/v1-small.json --json
+    fusedx verify aptos.fusedx --device cuda --precision bf16
     """
     from fusedx.verify import verify
 
     with progress.stages("verify") as stage:
-        report = verify(model, golden, checkpoint, encoder=encoder, backend=backend, progress=stage)
+        report = verify(model, golden, checkpoint, progress=stage, **choices)
     click.echo(json.dumps(document(report), indent=1) if as_json else describe(report))
     ctx.exit(exits.DONE if report.ok else exits.SOME_FAILED)
 

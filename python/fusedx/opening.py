@@ -1,0 +1,65 @@
+"""Which engine a compiled model gets: device, precision, backend and encoder by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fusedx.engine.backends import open_backend
+from fusedx.engine.chain_runner import HostChains
+from fusedx.engine.compiled import CompiledModel
+from fusedx.engine.cuda import device as cuda_device
+from fusedx.engine.cuda.device import GPU
+from fusedx.engine.encoder import open_encoder
+from fusedx.engine.engine import Engine
+from fusedx.engine.errors import UnavailableError
+from fusedx.engine.manifest import PRECISIONS
+from fusedx.preparation import CudaPreparation, HostPreparation, Preparation
+
+
+def find_device(device: str, precision: str) -> GPU | None:
+    """The GPU that ``device`` means, None for the CPU.  Raises ConfigError, UnavailableError; touches no file."""
+    index = cuda_device.parse(device)
+    if index is None:
+        if precision not in PRECISIONS:
+            raise UnavailableError(f"precision {precision!r} is not available on a CPU; there is: {', '.join(PRECISIONS)}")
+        return None
+    try:
+        return cuda_device.find(index)
+    except UnavailableError as error:
+        raise UnavailableError(f"device cuda:{index} is not available: {error}. There is: cpu") from error
+
+
+def open_engine(
+    compiled: CompiledModel,
+    gpu: GPU | None,
+    *,
+    precision: str,
+    backend: str,
+    encoder: str,
+    encoder_threads: int | None = None,
+    graphs: bool = True,
+    batch_invariant: bool = True,
+) -> tuple[Engine, Preparation]:
+    """The engine and what prepares its images; arguments as of :func:`fusedx.load`."""
+    if gpu is not None:
+        engine = _cuda_opener()(
+            compiled, gpu, precision=precision, backend=backend, encoder=encoder, graphs=graphs, batch_invariant=batch_invariant
+        )
+        return engine, CudaPreparation(engine)
+    m = compiled.manifest
+    # The encoder first: it needs the most memory while it loads, and gives half of it back.
+    opened = open_encoder(encoder, compiled.encoder, encoder_threads)
+    chains = HostChains(m.network, m.schedule, open_backend(backend, compiled.denoiser()))
+    return Engine(m.network, m.schedule, m.task, opened, chains), HostPreparation()
+
+
+def _cuda_opener() -> Any:
+    """The function that opens a model on a GPU; it needs torch."""
+    try:
+        from fusedx.engine.cuda.engine import open_engine
+    except ImportError as error:
+        raise UnavailableError(
+            f"device cuda needs torch and triton, and one does not import ({error}): pip install 'fusedx[cuda]'; "
+            "without torch there is fusedx.engine.edge"
+        ) from error
+    return open_engine
