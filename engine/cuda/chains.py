@@ -48,7 +48,7 @@ class _Buffers:
     feature: torch.Tensor  # [R,F] float32, of each entry
     constant: torch.Tensor  # [R,F] float32: W1_p p of each entry
     entry: torch.Tensor  # [R] int32
-    timestep: torch.Tensor  # [T,R] int32: row t is all t
+    timestep: torch.Tensor  # [T,R] int32: row t is all t, and no memory but its first element
     u1: torch.Tensor  # [R,F]
     u2: torch.Tensor  # [R,F]
     partial: torch.Tensor  # [R,tiles,C] float32
@@ -180,7 +180,7 @@ class CudaChains:
             feature=zeros(rows, f, dtype=torch.float32),
             constant=zeros(rows, f, dtype=torch.float32),
             entry=zeros(rows, dtype=torch.int32),
-            timestep=torch.arange(self._steps, dtype=torch.int32, device=device)[:, None].repeat(1, rows),
+            timestep=torch.arange(self._steps, dtype=torch.int32, device=device)[:, None].expand(-1, rows),
             u1=zeros(rows, f, dtype=t.activations),
             u2=zeros(rows, f, dtype=t.activations),
             partial=zeros(rows, tiles, c, dtype=torch.float32),

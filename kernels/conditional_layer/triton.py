@@ -201,9 +201,10 @@ def conditional_layer(
 
     u [R, K] (rows may lie apart); weight [N, K] float32, bfloat16, float16 or uint8 (bits of e4m3, 2^8 and the channel's scale
     being in a); u is float32, bfloat16, float16 and float16 respectively; a, c float32 [T, N]; t int32 [R] in 0..T-1, faster
-    for many rows where it is one number expanded (``step.expand(R)``); h, f float32 [I, N]; image int32 [R] in 0..I-1, needed
-    with h or f; out [R, N] float32, bfloat16 or float16, not overlapping an input.  Indices are not checked: that would wait
-    for the device.  Raises ValueError naming the argument that does not fit.
+    for many rows where it is one number expanded (``step.expand(R)``); h, f float32 [I, N], h in the units of the stored
+    weights' product; image int32 [R] in 0..I-1, needed with h or f; out [R, N] float32, bfloat16 or float16 (infinity above
+    65504), not overlapping an input.  Indices are not checked: that would wait for the device.
+    Raises ValueError naming the argument that does not fit.
     """
     rows, outputs, inputs = _check_layer(u, weight, a, c, t)
     check("out", out, (rows, outputs), (torch.float32, torch.bfloat16, torch.float16), u.device, strided_rows=True)

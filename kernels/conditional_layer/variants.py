@@ -9,7 +9,9 @@ A *family* is the instruction that multiplies, and with it the order in which th
 
 Within a family the bits of an output do not depend on the tile: each accumulator takes its products in the order of k, and the
 partial products of the layer after it are summed over tiles of ``partial_out`` outputs whatever ``block_out`` is.  So forms of
-one family and one ``partial_out`` may be mixed, and a row keeps its bits however many rows run beside it.
+one family and one ``partial_out`` may be mixed, and a row keeps its bits however many rows run beside it.  That the forms multiply
+by one instruction is checked on their machine code (``tests/kernels/triton/test_compiled.py``), the bits themselves on a GPU
+(``tests/gpu/test_triton_kernels.py``).
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ class Variant:
         return -(-outputs // self.partial_out)
 
 
-#: (rows up to, form), by family and bytes of a weight; the last form takes any number of rows.
+#: (rows up to, form) in ascending order; the last form takes any number of rows.
 _Ladder = tuple[tuple[int, Variant], ...]
 
 
@@ -56,11 +58,13 @@ def _ladder(family: str, partial_out: int, *steps: tuple[int, int, int, int, int
 
 
 ANY = 1 << 31
+#: 64 x 64 is the largest tile of fp32 whose last layer's sums stay in registers on every target.
 _FMA = _ladder("fma", 32, (32, 4, 16, 4, 6, 4), (32, 16, 16, 4, 6, 16), (64, 64, 16, 8, 3, ANY))
 _MMA = _ladder("mma.sync", 64, (64, 16, 128, 4, 4, 16), (64, 64, 64, 4, 3, 128), (128, 128, 32, 8, 3, ANY))
 #: Where a processor has 100 KB of shared memory: two programs of the first form fit in it, so that 96 of them are one wave.
 _MMA_SMALL = _ladder("mma.sync", 64, (64, 16, 64, 4, 4, 16), (64, 64, 32, 4, 3, 128), (128, 64, 32, 8, 3, ANY))
 _WGMMA = _ladder("wgmma", 64, (64, 16, 128, 4, 6, 16), (64, 64, 64, 4, 4, 128), (128, 128, 64, 8, 3, ANY))
+#: 64 rows at most: the epilogue of 128 spills on sm_100.
 _TCGEN05 = _ladder("tcgen05", 64, (64, 16, 128, 4, 6, 16), (64, 64, 64, 4, 4, 128), (128, 64, 64, 8, 3, ANY))
 #: wgmma and tcgen05 take 64 outputs at least, which leaves processors idle; narrower tiles of mma.sync occupy all of them.
 _NARROW = _ladder("mma.sync", 32, (32, 16, 128, 4, 5, 16))
