@@ -24,7 +24,8 @@ def _normalised_values() -> np.ndarray:
     return table
 
 
-_TABLE = _normalised_values()
+#: float32 [3, 256]: what each 8-bit level becomes in each channel.
+LEVEL_VALUES = _normalised_values()
 
 
 def center_square(pixels: np.ndarray) -> np.ndarray:
@@ -47,7 +48,7 @@ def to_square_uint8(pixels: np.ndarray, size: int = SIZE) -> np.ndarray:
 def normalize(pixels: np.ndarray) -> np.ndarray:
     """uint8 [H, W, 3] -> float32 [3, H, W]: (u / 255 - MEAN) / STD.  Raises InputError "bad_array" or "empty"."""
     _require_rgb(pixels)
-    return np.stack([_TABLE[channel][pixels[..., channel]] for channel in range(3)])
+    return np.stack([LEVEL_VALUES[channel][pixels[..., channel]] for channel in range(3)])
 
 
 def _require_rgb(pixels: np.ndarray) -> None:

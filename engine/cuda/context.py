@@ -28,23 +28,23 @@ class Context:
         self.capture = capture and self.on_gpu
         # Replays of one model share its buffers, so its calls take turns; several models run side by side.
         self._lock = threading.RLock()
-        self._stream = torch.cuda.Stream(device) if self.on_gpu else None
+        self.torch_stream = torch.cuda.Stream(device) if self.on_gpu else None
         self._side: list[Any] = []
         self._pool: Any = None
 
     @property
     def stream(self) -> int:
         """The stream as the driver's integer, for launches outside torch."""
-        return self._stream.cuda_stream if self._stream else 0
+        return self.torch_stream.cuda_stream if self.torch_stream else 0
 
     @contextmanager
     def working(self) -> Iterator[None]:
         """One call's work: this thread alone, on the model's stream; torch's errors become DeviceError."""
         with self._lock, torch.inference_mode(), _translated():
-            if self._stream is None:
+            if self.torch_stream is None:
                 yield
                 return
-            with torch.cuda.device(self.device), torch.cuda.stream(self._stream):
+            with torch.cuda.device(self.device), torch.cuda.stream(self.torch_stream):
                 yield
 
     @contextmanager
@@ -69,7 +69,7 @@ class Context:
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
         # thread_local: what other threads do with the GPU meanwhile, another model's work for one, is no error.
-        with _CAPTURING, torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+        with _CAPTURING, torch.cuda.graph(graph, pool=self._pool, stream=self.torch_stream, capture_error_mode="thread_local"):
             work()
         return graph.replay
 

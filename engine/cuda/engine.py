@@ -20,16 +20,12 @@ from fusedx.engine.cuda.device import GPU
 from fusedx.engine.cuda.encoder import DeviceEncoder
 from fusedx.engine.cuda.input import CudaInput
 from fusedx.engine.cuda.network import open_network
+from fusedx.engine.cuda.precision import ENCODER_PRECISION, PRECISIONS
 from fusedx.engine.encoder import tensorrt
 from fusedx.engine.engine import Engine
 from fusedx.engine.errors import ConfigError
-from fusedx.kernels.conditional_layer.formats import FORMATS
 
 log = logging.getLogger("fusedx")
-
-#: Precision of the denoiser's weights -> that of the encoder.
-ENCODER_PRECISION = {"fp32": "fp32", "bf16": "bf16", "fp16": "fp16", "fp8": "bf16"}
-PRECISIONS = tuple(FORMATS)
 
 
 class _Warmable(ChainRunner, Protocol):
@@ -135,7 +131,7 @@ def _open_chains(
             from fusedx.engine.cuda.memory_torch import TorchMemory
             from fusedx.engine.cuda.persistent import PersistentChains
 
-            return PersistentChains(m.network, m.schedule, tables, gpu, TorchMemory(gpu.index), precision)
+            return PersistentChains(m.network, m.schedule, tables, gpu, TorchMemory(gpu.index, context.torch_stream), precision)
         return CudaChains(m.network, m.schedule, tables, context, gpu.target.cc, precision, batch_invariant=batch_invariant)
     except ValueError as error:  # a weight format that cannot hold these weights, a network that no plan fits
         raise ConfigError(f"{compiled.path} cannot run with precision {precision} on {gpu.name}: {error}") from error

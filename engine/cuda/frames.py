@@ -16,7 +16,7 @@ import torch
 
 from fusedx.engine.cuda.foreign_array import ForeignArray
 from fusedx.engine.errors import InputError
-from fusedx.engine.preprocess import SIZE, center_square, normalize
+from fusedx.engine.preprocess import LEVEL_VALUES, SIZE, center_square
 from fusedx.kernels.resize.triton import resize_normalize
 
 Frame = ForeignArray | np.ndarray
@@ -34,7 +34,7 @@ class FramePreprocessor:
     def __init__(self, device: torch.device) -> None:
         indexed = device.type != "cuda" or device.index is not None
         self.device = device if indexed else torch.device("cuda", torch.cuda.current_device())
-        self._values = torch.tensor(level_values(), device=self.device)
+        self._values = torch.tensor(LEVEL_VALUES, device=self.device)
         self._reading: deque[tuple[torch.cuda.Event, list[object]]] = deque()
         self._lock = Lock()
 
@@ -106,12 +106,6 @@ class FramePreprocessor:
     def _check_device(self, array: ForeignArray) -> None:
         if self.device.type == "cuda" and array.device != self.device.index:
             raise InputError("unsupported", f"device array: it is on cuda:{array.device}, this model on {self.device}; copy it there")
-
-
-def level_values() -> np.ndarray:
-    """float32 [3, 256]: what each 8-bit level becomes in each channel, from the one definition."""
-    levels = np.repeat(np.arange(256, dtype=np.uint8)[:, None, None], 3, axis=2)  # [256, 1, 3]
-    return np.ascontiguousarray(normalize(levels)[..., 0])
 
 
 def producer_stream(handle: int, device: torch.device) -> torch.cuda.Stream:

@@ -119,6 +119,7 @@ def _reference(compiled: CompiledModel, checkpoint: str | os.PathLike[str] | Non
         return reference_engine(compiled), "float64 arithmetic on the compiled weights"
     from fusedx.compiler.reference import checkpoint_reference
 
+    m = compiled.manifest
     engine = checkpoint_reference(checkpoint, steps=m.schedule.steps, task=m.task)
     if engine.network != m.network or engine.schedule != m.schedule:
         raise ConfigError(f"{checkpoint} is not the checkpoint of {compiled.path}: network or schedule differ")

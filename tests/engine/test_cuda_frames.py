@@ -132,15 +132,6 @@ def test_a_tensor_over_memory_shares_it():
     assert (tensor == 7).all()
 
 
-def test_the_values_are_those_of_the_host():
-    values = frames.level_values()
-    assert values.shape == (3, 256) and values.dtype == np.float32 and values.flags.c_contiguous
-    from fusedx.engine.preprocess import MEAN, STD
-
-    expected = (np.arange(256)[None] / 255 - np.array(MEAN)[:, None]) / np.array(STD)[:, None]
-    assert np.abs(values - expected).max() < 1e-6
-
-
 def test_host_frames_of_one_side_are_taken_together_up_to_the_limit(monkeypatch):
     host = [np.empty(shape, np.uint8) for shape in [(9, 12, 3), (12, 9, 3), (9, 9, 3), (8, 9, 3), (9, 9, 3)]]
     assert [(first, len(group)) for first, group in frames._groups(host)] == [(0, 3), (3, 1), (4, 1)]

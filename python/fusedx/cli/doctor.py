@@ -101,7 +101,8 @@ def _dicom(found: dict[str, Any]) -> str:
 def _gpu(found: dict[str, Any]) -> str:
     g = found["gpu"]
     devices = [
-        f"{d['device']}  {d['name']}, {d['compute_capability']}, {d['sms']} SMs, {d['memory_gib']} GiB, L2 {d['l2_mib']} MiB, CUDA {d['driver']}"
+        f"{d['device']}  {d['name']}, {d['compute_capability']}, {d['sms']} SMs, {d['memory_gib']} GiB, "
+        f"L2 {d['l2_mib']} MiB, driver for CUDA {d['driver']}"
         for d in g["devices"]
     ]
     return facts(

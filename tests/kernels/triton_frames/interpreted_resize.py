@@ -10,11 +10,10 @@ import pytest
 import torch
 
 from fusedx.engine import preprocess
-from fusedx.engine.cuda.frames import level_values
 from fusedx.kernels.resize import reference
 from fusedx.kernels.resize import triton as kernels
 
-VALUES = torch.from_numpy(level_values())
+VALUES = torch.tensor(preprocess.LEVEL_VALUES)
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,141 @@
+"""A compiled model for programs that already have decoded frames: a camera's, a workstation's, in host or GPU memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import overload
+
+import numpy as np
+
+from fusedx.engine.compiled import CompiledModel, open_model
+from fusedx.engine.cuda import device as devices
+from fusedx.engine.cuda.device import GPU
+from fusedx.engine.cuda.memory import DeviceMemory
+from fusedx.engine.cuda.persistent import PersistentChains
+from fusedx.engine.cuda.precision import ENCODER_PRECISION
+from fusedx.engine.edge.encoder import PlanEncoder, open_plan_encoder
+from fusedx.engine.edge.frames import Frame, check_frame
+from fusedx.engine.edge.requirements import why_not
+from fusedx.engine.engine import Engine, Result
+from fusedx.engine.errors import ConfigError, InputError, UnavailableError, require_int
+from fusedx.engine.limits import MAX_DRAWS, MAX_SEED
+
+
+@dataclass(frozen=True, slots=True)
+class Classified:
+    """One frame's result; see :class:`fusedx.engine.engine.Result` for the arrays.
+
+    label, index: the class of the largest score.  stability: share of draws whose own label it is.  image_sha256: of the frame's
+    RGB bytes, which keys the noise.  timing: seconds by stage, a frame's share of its batch.
+    """
+
+    label: str
+    index: int
+    stability: float
+    image_sha256: str
+    result: Result
+    timing: dict[str, float]
+
+
+class EdgeModel:
+    """Made by :meth:`open`.  May be shared between threads, which take turns."""
+
+    def __init__(self, compiled: CompiledModel, gpu: GPU, memory: DeviceMemory, encoder: PlanEncoder, chains: PersistentChains) -> None:
+        m = compiled.manifest
+        self.compiled, self.gpu = compiled, gpu
+        self.engine = Engine(m.network, m.schedule, m.task, encoder, chains)  # type: ignore[arg-type]  # it takes frames too
+        self._memory, self._frames = memory, encoder.resizer
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        device: str = "cuda:0",
+        precision: str = "fp16",
+        *,
+        encoder_precision: str | None = None,
+        version_compatible: bool = False,
+        verify: bool = True,
+    ) -> EdgeModel:
+        """Open a compiled model.
+
+        precision, of the denoiser's weights: fp32 | bf16 | fp16 | fp8.  encoder_precision: fp32 | bf16 | fp16; None follows it.
+        version_compatible: build a plan that the lean runtime and later releases of TensorRT run too.  verify: see ``fusedx.load``.
+        The first time, or after an update, building TensorRT's plan takes minutes; then it is kept.
+
+        Raises UnavailableError (what is missing and how to get it), ConfigError, ModelFormatError, DeviceError.
+        """
+        index = devices.parse(device)
+        if index is None:
+            raise ConfigError("the edge runner runs on cuda:N; for the cpu use fusedx.load")
+        if precision not in ENCODER_PRECISION:
+            raise UnavailableError(f"precision {precision!r} is not available; there is: {', '.join(ENCODER_PRECISION)}")
+        reason = why_not()
+        if reason is not None:
+            raise UnavailableError(f"the edge runner cannot run here: {reason}")
+        from fusedx.engine.cuda.memory_pycuda import PyCUDAMemory
+
+        compiled, gpu = open_model(path, verify=verify), devices.find(index)
+        m, memory = compiled.manifest, PyCUDAMemory(index)
+        chosen = encoder_precision or ENCODER_PRECISION[precision]
+        try:
+            chains = PersistentChains(m.network, m.schedule, compiled.denoiser(), gpu, memory, precision)
+        except ValueError as error:  # weights that the format cannot hold, a network that the kernel does not fit
+            raise ConfigError(f"{compiled.path} cannot run with precision {precision} on {gpu}: {error}") from error
+        encoder = open_plan_encoder(compiled, gpu, memory, chosen, version_compatible=version_compatible)
+        return cls(compiled, gpu, memory, encoder, chains)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of every [C] array."""
+        return self.compiled.manifest.classes
+
+    @property
+    def stream(self) -> int:
+        """The CUDA stream of all work, as an integer: frames that are produced on it need no further ordering."""
+        return self._memory.stream
+
+    @overload
+    def classify(self, frame: Frame, *, draws: int | None = None, seed: int | None = None) -> Classified: ...
+    @overload
+    def classify(self, frame: Sequence[Frame], *, draws: int | None = None, seed: int | None = None) -> list[Classified]: ...
+
+    def classify(
+        self, frame: Frame | Sequence[Frame], *, draws: int | None = None, seed: int | None = None
+    ) -> Classified | list[Classified]:
+        """Classify one frame, or a list of them: uint8 [H,W,3], RGB, a numpy array or a ForeignArray on this GPU.
+
+        ``fusedx.inputs.device.read_device`` describes arrays of PyCUDA, CuPy and others as a ForeignArray, without a copy.
+        draws, seed: as ``fusedx.Model.classify``.  The same frame, draws and seed give the same bits alone and in any list.
+        Raises InputError for a frame that cannot be used, ConfigError, DeviceError.
+        """
+        frames = list(frame) if isinstance(frame, (list, tuple)) else [frame]
+        if not frames:
+            raise ConfigError("classify was given an empty list")
+        m = self.compiled.manifest
+        draws = require_int("draws", m.default_draws if draws is None else draws, 1, MAX_DRAWS)
+        seed = require_int("seed", m.default_seed if seed is None else seed, 0, MAX_SEED)
+        for one in frames:
+            check_frame(one, self.gpu.index)
+        with self._memory.exclusive():  # the encoder's outputs are read here, before anyone else runs it
+            digests = [self._frames.digest(one) for one in frames]
+            results, seconds = self.engine.predict(frames, lambda: digests, seed=seed, draws=draws)  # type: ignore[arg-type]
+        share = {stage: s / len(frames) for stage, s in seconds.items()}
+        found = [self._classified(result, digest, share) for result, digest in zip(results, digests, strict=True)]
+        return found if isinstance(frame, (list, tuple)) else found[0]
+
+    def trace(
+        self, x: np.ndarray, noise: np.ndarray | tuple[np.ndarray, np.ndarray] | None = None, *, seed: int = 0
+    ) -> dict[str, np.ndarray]:
+        """Every intermediate array of normalised images float32 [B,3,224,224]; see ``fusedx.Model.trace``."""
+        with self._memory.exclusive():
+            return self.engine.trace(x, noise, seed=require_int("seed", seed, 0, MAX_SEED))
+
+    def _classified(self, result: Result, digest: str, timing: dict[str, float]) -> Classified:
+        if not result.finite:
+            raise InputError("not_finite", f"frame {digest[:12]}: the model's weights overflow on this image; there is no result")
+        index = int(np.argmax(result.scores))
+        stability = float(np.mean(np.argmax(result.draw_scores, axis=1) == index))
+        return Classified(self.classes[index], index, stability, digest, result, timing)
