@@ -11,18 +11,12 @@ from pathlib import Path
 
 def describe() -> dict[str, str]:
     """Name -> text, in print order."""
-    versions = []
-    for package in ("numpy", "torch", "openvino"):
-        try:
-            versions.append(f"{package} {version(package)}")
-        except PackageNotFoundError:
-            versions.append(f"{package} absent")
     return {
         "processor": _processor(),
         "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",
         "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
-        "versions": ", ".join(versions),
+        "versions": _versions("numpy", "torch", "openvino"),
         "commit": _commit(),
     }
 
@@ -33,6 +27,43 @@ def show() -> dict[str, str]:
     for name, text in facts.items():
         print(f"{name:10s} {text}")
     return facts
+
+
+def gpu() -> dict[str, str]:
+    """Name -> text of the first GPU as nvidia-smi and the driver report it; empty where neither does."""
+    fields = ("name", "driver_version", "clocks.sm", "clocks.max.sm", "clocks.mem", "power.draw", "power.limit", "temperature.gpu")
+    command = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader"]
+    try:
+        out = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.splitlines()[0]
+    except (OSError, subprocess.SubprocessError, IndexError):
+        return {}
+    found = dict(zip(fields, (text.strip() for text in out.split(",")), strict=False))
+    clocks = f"SM {found.get('clocks.sm')} of {found.get('clocks.max.sm')}, memory {found.get('clocks.mem')}"
+    power = f"{found.get('power.draw')} of {found.get('power.limit')}, {found.get('temperature.gpu')} C"
+    return {"gpu": found["name"], "driver": found.get("driver_version", "unknown"), "clocks": clocks, "power": power}
+
+
+def show_gpu() -> dict[str, str]:
+    """Print and return :func:`gpu`, with what the CUDA driver says of its size and the versions of what runs on it."""
+    from fusedx.engine.cuda import device
+
+    found = device.find_all()[0]
+    facts = {"gpu": found.name, **gpu(), "SMs": str(found.target.sms), "L2": f"{found.target.l2 / 2**20:.0f} MiB"}
+    facts |= {"memory": f"{found.memory / 2**30:.0f} GiB", "CUDA": found.driver}
+    facts["packages"] = _versions("torch", "triton", "tensorrt", "tensorrt-lean-cu13", "onnxruntime")
+    for name, text in facts.items():
+        print(f"{name:10s} {text}")
+    return facts
+
+
+def _versions(*packages: str) -> str:
+    found = []
+    for package in packages:
+        try:
+            found.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            found.append(f"{package} absent")
+    return ", ".join(found)
 
 
 def _processor() -> str:

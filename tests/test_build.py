@@ -129,7 +129,8 @@ def test_pure_wheel_fits_every_platform(tree):
     (wheel,) = (tree / "dist").iterdir()
     assert wheel.name.endswith("-py3-none-any.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    for needed in ("__init__.py", "py.typed", "_build_info.json", "kernels/philox/reference.py", "engine/errors.py"):
+    python = ("__init__.py", "py.typed", "_build_info.json", "kernels/philox/reference.py", "engine/errors.py")
+    for needed in (*python, "kernels/chain/chain.cu", "kernels/chain/params.cuh", "kernels/resize/resize.cu"):
         assert f"fusedx/{needed}" in names
     assert not [n for n in names if n.endswith((".so", ".cpp", ".hpp")) or ".data/" in n]
     assert json.loads(zipfile.ZipFile(wheel).read("fusedx/_build_info.json"))["native"] is False

@@ -166,3 +166,8 @@ def test_a_wrong_model_fails_verification(case, tmp_path: Path) -> None:
     engine = engine_of(open_model(path), "openvino", "auto")
     with pytest.raises(AssertionError, match="y_final"):
         within(errors(engine, dataclasses.replace(expected, noise=expected.noise * 1.0001)), GOLDEN["cpu", "float32"])
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16", "fp8"])
+def test_verify_is_as_strict_as_the_gpu_tests(precision):
+    assert verify.TOLERANCE["cuda", precision] == GOLDEN["cuda", precision]

@@ -23,7 +23,7 @@ MUST_HOLD = (
     "fusedx/kernels/step/reference.py",
     "fusedx/demo/model.fusedx/encoder.onnx.data",
     "fusedx/kernels/chain/chain.cu",
-    "fusedx/kernels/chain/params.hpp",
+    "fusedx/kernels/chain/params.cuh",
     "fusedx/kernels/resize/resize.cu",
     "fusedx/py.typed",
 )

@@ -23,7 +23,7 @@ log = logging.getLogger("fusedx")
 KERNELS = Path(kernels.__file__).parent
 SHIPPED = KERNELS / "cubin"
 #: Files of a kernel's folder that decide its binary.
-SOURCES = (".cu", ".cuh", ".hpp", ".h")
+SOURCES = (".cu", ".cuh")
 _DIGEST = hashlib.sha256().digest_size
 #: A fused multiply-add is written where it is meant, so that a kernel rounds alike on every target.
 FLAGS = ("-std=c++17", "-O3", "-cubin", "--fmad=false")

@@ -87,7 +87,7 @@ def backends(gpu: GPU) -> dict[str, str | None]:
 
 def encoders() -> dict[str, str | None]:
     """Who can run the encoder on a GPU -> None, or the reason why not."""
-    return {"tensorrt": tensorrt.why_not(), "torch": None}
+    return {"tensorrt": tensorrt.why_not(), "torch": None, "torch-eager": None}
 
 
 def open_engine(
@@ -145,5 +145,5 @@ def _open_encoder(
 
         network, outputs = open_tensorrt(compiled, gpu, context, precision, batch_invariant=batch_invariant)
     else:
-        network, outputs = open_network(compiled.encoder, context.device, precision, compiler="inductor" if context.capture else None)
+        network, outputs = open_network(compiled.encoder, context.device, precision, compiler=None if name == "torch-eager" else "inductor")
     return DeviceEncoder(name, network, outputs, context, precision, batch_invariant=batch_invariant)

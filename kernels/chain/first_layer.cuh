@@ -5,7 +5,7 @@
 #include "device.cuh"
 #include "format.cuh"
 #include "four.cuh"
-#include "params.hpp"
+#include "params.cuh"
 #include "softplus.cuh"
 #include "workspace.cuh"
 

@@ -10,7 +10,7 @@
 #pragma once
 
 #include "device.cuh"
-#include "params.hpp"
+#include "params.cuh"
 
 namespace fusedx {
 

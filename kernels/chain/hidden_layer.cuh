@@ -7,7 +7,7 @@
 #include "device.cuh"
 #include "format.cuh"
 #include "four.cuh"
-#include "params.hpp"
+#include "params.cuh"
 #include "softplus.cuh"
 #include "weight_stream.cuh"
 #include "workspace.cuh"

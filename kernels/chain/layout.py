@@ -1,4 +1,4 @@
-"""How the chain kernel cuts its weights, in numbers that ``params.hpp`` shares.
+"""How the chain kernel cuts its weights, in numbers that ``params.cuh`` shares.
 
 A layer's [F, F] weights are padded to [16 tiles, K] and cut into chunks of 512 bytes, 16 outputs by as many inputs as fit.
 Four chunks in a row of K are a stage, what one warp copies at a time; eight warps share K, so K is a multiple of eight stages.

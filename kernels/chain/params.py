@@ -1,4 +1,4 @@
-"""``params.hpp`` for Python: the structs as ctypes sees them, filled from a plan, and the status word read back."""
+"""``params.cuh`` for Python: the structs as ctypes sees them, filled from a plan, and the status word read back."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ChainControl(ctypes.Structure):
 
 
 class ChainParams(ctypes.Structure):
-    """The kernel's one argument.  Shapes of what the pointers point at: ``params.hpp``."""
+    """The kernel's one argument.  Shapes of what the pointers point at: ``params.cuh``."""
 
     _fields_ = [
         ("weight", _P * 2),

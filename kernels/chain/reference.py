@@ -24,7 +24,7 @@ MMA_ORDER = [4 * q + 2 * pair + i for pair in range(2) for q in range(4) for i i
 
 @dataclass(frozen=True, slots=True)
 class ChainInputs:
-    """What ``params.hpp`` points at.  float32 unless said otherwise.
+    """What ``params.cuh`` points at.  float32 unless said otherwise.
 
     weight: packed uint8, layers 2 and 3; scale, shift: three of [table rows, K]; weight_y, weight4 [C, K]; bias4 float64 [C];
     constant, feature [M, K]; entry int32 [R]; table_row int32 [T]; coefficients float64 [table rows, 6]; mean float64 [M, C] or

@@ -7,7 +7,7 @@
 #pragma once
 
 #include "device.cuh"
-#include "params.hpp"
+#include "params.cuh"
 #include "workspace.cuh"
 
 namespace fusedx {

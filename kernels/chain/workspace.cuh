@@ -2,7 +2,7 @@
 #pragma once
 
 #include "device.cuh"
-#include "params.hpp"
+#include "params.cuh"
 
 namespace fusedx {
 

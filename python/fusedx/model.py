@@ -46,7 +46,7 @@ def load(
 
     device: cpu, cuda or cuda:N.  precision, of the weights: fp32; on a GPU also bf16, fp16, fp8.
     backend, for the denoising chain: auto | native | python on a CPU, auto | triton | persistent on a GPU.
-    encoder: auto | openvino | onnxruntime | torch | reference on a CPU, auto | tensorrt | torch on a GPU.
+    encoder: auto | openvino | onnxruntime | torch | reference on a CPU, auto | tensorrt | torch | torch-eager (uncompiled) on a GPU.
     ``auto`` takes the first that is usable (``fusedx doctor`` says which are) and ``Model.runtime`` says which it was; nothing falls
     back to another device.
 

@@ -36,7 +36,7 @@ device_options = stacked(
     ),
     click.option(
         "--encoder", default="auto", show_default=True, metavar="NAME",
-        help="Who runs the encoder: auto; openvino, onnxruntime, torch, reference on a CPU; tensorrt, torch on a GPU.",
+        help="Who runs the encoder: auto; openvino, onnxruntime, torch, reference on a CPU; tensorrt, torch, torch-eager on a GPU.",
     ),
 )  # fmt: skip
 noise_options = stacked(

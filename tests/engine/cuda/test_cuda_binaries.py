@@ -29,7 +29,7 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     (folder / "x.cu").write_text("kernel")
     (folder / "part.cuh").write_text("part")
-    (folder / "params.hpp").write_text("params")
+    (folder / "params.cuh").write_text("params")
     nvcc = tmp_path / "nvcc"
     nvcc.write_text(NVCC)
     nvcc.chmod(0o755)
@@ -63,7 +63,7 @@ def test_targets_have_binaries_of_their_own(source: Path) -> None:
     assert len(names) == len(TARGETS) == 7
 
 
-@pytest.mark.parametrize("file", ["x.cu", "part.cuh", "params.hpp"])
+@pytest.mark.parametrize("file", ["x.cu", "part.cuh", "params.cuh"])
 def test_any_changed_source_is_another_binary(source: Path, file: str) -> None:
     before = binaries.file_name(source, TARGETS[80])
     with (source.parent / file).open("a") as text:

@@ -1,0 +1,67 @@
+"""What the GPU engine must reach on one H100, each line beside what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gpu_bench.figures import Limits, Row, find, ratio
+
+#: Names that the rows carry.
+SEQUENTIAL, PERSISTENT, RELEASED, HOISTED = "triton bf16", "persistent fp8", "torch.compile released bf16", "torch.compile hoisted bf16"
+ENCODER = "torch bf16"
+FRAME, DEVICE_FRAME = "bf16 triton, host frame", "bf16 triton, device frame"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """``value``: what was measured, None where it was not.  ``at_least``: larger is better."""
+
+    text: str
+    value: float | None
+    bound: float
+    unit: str
+    at_least: bool
+
+    @property
+    def met(self) -> bool | None:
+        """None where nothing was measured."""
+        if self.value is None:
+            return None
+        return self.value >= self.bound if self.at_least else self.value <= self.bound
+
+    def __str__(self) -> str:
+        verdict = {True: "reached", False: "NOT REACHED", None: "not measured"}[self.met]
+        measured = "" if self.value is None else f": {self.value:.3g} {self.unit}"
+        sign = ">=" if self.at_least else "<="
+        return f"{verdict:12} {self.text}{measured} (must be {sign} {self.bound:g} {self.unit})"
+
+
+def targets(rows: Sequence[Row], limits: Limits) -> list[Target]:
+    """One line a requirement; those of the chain are of DiffMIC for ISIC: 250 steps, feature_dim 6144."""
+    bf16, fp8 = find(rows, "chain", SEQUENTIAL, 1), find(rows, "chain", PERSISTENT, 1)
+    released, hoisted = find(rows, "chain", RELEASED, 1), find(rows, "chain", HOISTED, 1)
+    large, encoder = find(rows, "chain", SEQUENTIAL, 1024), find(rows, "encoder", ENCODER, 1)
+    share = None if bf16 is None else 100 * bf16.gb_s / limits.copy
+    rate = None if large is None else 100 * large.tflop_s / limits.matmul
+    found = [
+        Target("chain, 1 row, sequential bf16: weights at a share of copy bandwidth", share, 75, "%", True),
+        Target("chain, 1 row, persistent fp8", _ms(fp8), 9, "ms", False),
+        Target("chain, 1 row, bf16: torch.compile on the released semantics takes", _ratio(released, bf16), 3, "x as long", True),
+        Target("chain, 1 row, bf16: torch.compile on the hoisted chain takes", _ratio(hoisted, bf16), 1, "x as long", True),
+        Target("chain, 1024 rows, bf16: share of the matmul rate", rate, 65, "%", True),
+        Target("prior encoder and feature, 1 image, bf16", _ms(encoder), 2, "ms", False),
+    ]
+    for name in (FRAME, DEVICE_FRAME):
+        row = find(rows, "classify", name, 1)
+        host = None if row is None or row.host_added is None else row.host_added * 1e3
+        found.append(Target(f"classify, warm, one 512x512 {name.split(', ')[1]}: the host adds", host, 0.3, "ms", False))
+    return found
+
+
+def _ms(row: Row | None) -> float | None:
+    return None if row is None else row.median * 1e3
+
+
+def _ratio(slow: Row | None, fast: Row | None) -> float | None:
+    return None if slow is None or fast is None else ratio(slow, fast)
