@@ -38,4 +38,4 @@ $(VENV)/.test: $(VENV)/.made $(BUILD)
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist demo-output python/fusedx/_native*.so python/fusedx/_build_info.json
+	rm -rf $(VENV) build dist demo-output kernels/cubin python/fusedx/_native*.so python/fusedx/_build_info.json

@@ -42,6 +42,11 @@ class CompiledModel:
         """Path of encoder.onnx."""
         return self.path / ENCODER
 
+    @property
+    def encoder_digest(self) -> str:
+        """SHA-256 of encoder.onnx and of its data, one after the other: what a plan built of them is kept under."""
+        return "".join(self.manifest.files[name].sha256 for name in (ENCODER, onnx_file.data_file(self.encoder).name))
+
     def denoiser(self) -> DenoiserTables:
         """Folded tables, memory-mapped."""
         return DenoiserTables.from_arrays(safetensors.read(self.path / DENOISER), self.manifest.network, self.manifest.schedule.steps)

@@ -43,6 +43,16 @@ class Result:
     saliency: np.ndarray
     finite: bool
 
+    @property
+    def index(self) -> int:
+        """The class of the largest score."""
+        return int(np.argmax(self.scores))
+
+    @property
+    def stability(self) -> float:
+        """Share of the draws whose own label is that class."""
+        return float(np.mean(np.argmax(self.draw_scores, axis=1) == self.index))
+
 
 class Engine:
     """Network, schedule and task with an encoder and a chain runner.  Thread-safe as far as these two are."""
@@ -170,7 +180,10 @@ class Engine:
         return images
 
     def _checked_images(self, images: np.ndarray) -> np.ndarray:
-        images = np.asarray(images)
+        try:
+            images = np.asarray(images)
+        except (TypeError, ValueError) as error:  # rows of unequal length, an array in the memory of a GPU
+            raise ConfigError(f"x is a {type(images).__name__} that is no array on the host: {error}") from None
         if images.ndim != 4 or images.shape[1:] != (3, IMAGE_SIZE, IMAGE_SIZE) or not np.issubdtype(images.dtype, np.floating):
             raise ConfigError(
                 f"x must be floating point [B,3,{IMAGE_SIZE},{IMAGE_SIZE}], already normalised; got {images.dtype} {list(images.shape)}"

@@ -5,6 +5,8 @@ Crop the centre square, resize it on 8-bit values, then scale and normalise in f
 
 from __future__ import annotations
 
+from typing import Any, Protocol
+
 import numpy as np
 
 from fusedx.engine.errors import InputError
@@ -28,11 +30,15 @@ def _normalised_values() -> np.ndarray:
 LEVEL_VALUES = _normalised_values()
 
 
-def center_square(pixels: np.ndarray) -> np.ndarray:
-    """[H, W, C] -> [side, side, C], a view, side = min(H, W)."""
-    height, width = pixels.shape[:2]
+def square_place(height: int, width: int) -> tuple[int, int, int]:
+    """(top, left, side) of the centre square, side = min(H, W); half a pixel is rounded to even, as torchvision does."""
     side = min(height, width)
-    top, left = round((height - side) / 2), round((width - side) / 2)
+    return round((height - side) / 2), round((width - side) / 2), side
+
+
+def center_square(pixels: np.ndarray) -> np.ndarray:
+    """[H, W, C] -> [side, side, C], a view."""
+    top, left, side = square_place(*pixels.shape[:2])
     return pixels[top : top + side, left : left + side]
 
 
@@ -41,18 +47,29 @@ def to_square_uint8(pixels: np.ndarray, size: int = SIZE) -> np.ndarray:
 
     Raises InputError "bad_array" or "empty".
     """
-    _require_rgb(pixels)
+    require_rgb(pixels)
     return bilinear(center_square(pixels), size, size)
 
 
 def normalize(pixels: np.ndarray) -> np.ndarray:
     """uint8 [H, W, 3] -> float32 [3, H, W]: (u / 255 - MEAN) / STD.  Raises InputError "bad_array" or "empty"."""
-    _require_rgb(pixels)
+    require_rgb(pixels)
     return np.stack([LEVEL_VALUES[channel][pixels[..., channel]] for channel in range(3)])
 
 
-def _require_rgb(pixels: np.ndarray) -> None:
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+class _Described(Protocol):
+    """What arrays of the host and descriptions of foreign ones have."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+
+
+def require_rgb(pixels: _Described) -> None:
+    """Raise InputError "bad_array" or "empty" for anything but uint8 [H, W, 3]."""
+    if pixels.dtype != np.uint8 or len(pixels.shape) != 3 or pixels.shape[2] != 3:
         raise InputError("bad_array", f"expected uint8 [H, W, 3], got {pixels.dtype} {list(pixels.shape)}")
-    if pixels.size == 0:
+    if 0 in pixels.shape:
         raise InputError("empty", f"an array of shape {list(pixels.shape)} has no pixels")

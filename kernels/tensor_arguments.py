@@ -14,7 +14,7 @@ INDEX_LIMIT = 2**31  # kernels index with 32-bit integers
 
 def check(
     name: str,
-    tensor: torch.Tensor,
+    tensor: torch.Tensor | None,
     shape: Sequence[int | None],
     dtypes: Sequence[torch.dtype],
     device: torch.device,

@@ -145,8 +145,37 @@ def test_a_host_engine_is_ready_at_once(model: fusedx.Model) -> None:
     assert model.ready
     model.warmup([1, 16], progress=lambda *step: seen.append(step))
     assert seen[-1][0] == seen[-1][1]
-    with pytest.raises(fusedx.ConfigError, match="batch size"):
-        model.warmup([0])
+    for sizes in ([0], ["1"], 4):
+        with pytest.raises(fusedx.ConfigError, match="batch.size"):
+            model.warmup(sizes)
+
+
+class _InGpuMemory:
+    """As far as anyone can tell who must not look: DLPack says CUDA, and numpy refuses to convert it."""
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 2, 0
+
+    def __dlpack__(self, **how: object) -> object:
+        raise AssertionError("a model on a CPU asked for the data")
+
+    def __array__(self, *how: object, **more: object) -> np.ndarray:
+        raise TypeError("implicit conversion to a host array is not allowed")
+
+
+def test_a_host_model_says_what_an_array_of_a_gpu_needs(model: fusedx.Model) -> None:
+    array = _InGpuMemory()
+    with pytest.raises(fusedx.InputError, match="in GPU memory needs a model on that GPU") as caught:
+        model.classify(array)
+    assert caught.value.reason == "unsupported"
+    assert [failure.reason for failure in model.stream([array])] == ["unsupported"]
+    with pytest.raises(fusedx.ConfigError, match="no array on the host: implicit conversion"):
+        model.trace(array)
+
+
+def test_rows_of_unequal_length_are_no_images(model: fusedx.Model) -> None:
+    with pytest.raises(fusedx.ConfigError, match="no array on the host"):
+        model.trace([[1.0], [1.0, 2.0]])
 
 
 def test_the_choice_prints_itself(small_model) -> None:

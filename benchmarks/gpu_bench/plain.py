@@ -79,7 +79,7 @@ class PlainChain:
             return self._all_steps
         self.stream.wait_stream(torch.cuda.current_stream())  # which made the inputs
         graph = torch.cuda.CUDAGraph()
-        with torch.no_grad(), torch.cuda.stream(self.stream):
+        with torch.inference_mode(), torch.cuda.stream(self.stream):
             for _ in range(2):
                 self._one(self._start, 0)
             self.stream.synchronize()
@@ -99,11 +99,11 @@ class PlainChain:
         self.final = y
 
     def _one(self, y: torch.Tensor, i: int) -> torch.Tensor:
-        with torch.no_grad():
+        with torch.inference_mode():
             return self._step(y, self._times[i], self._noise[i], self._prior, self._given)
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def exact_scores(
     checkpoint: Path, network: Network, schedule: Schedule, x: np.ndarray, noise: np.ndarray, device: torch.device
 ) -> np.ndarray:

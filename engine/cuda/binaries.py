@@ -10,11 +10,13 @@ import hashlib
 import logging
 import os
 import shutil
+import stat
 import subprocess
 import tempfile
 from pathlib import Path
 
 from fusedx import kernels
+from fusedx.engine.cache_folder import cache_folder
 from fusedx.engine.errors import UnavailableError
 from fusedx.kernels.target import Target
 
@@ -27,12 +29,6 @@ SOURCES = (".cu", ".cuh")
 _DIGEST = hashlib.sha256().digest_size
 #: A fused multiply-add is written where it is meant, so that a kernel rounds alike on every target.
 FLAGS = ("-std=c++17", "-O3", "-cubin", "--fmad=false")
-
-
-def cache_folder() -> Path:
-    """Where compiled kernels and engines are kept: FUSEDX_CACHE, else the user's cache folder."""
-    chosen = os.environ.get("FUSEDX_CACHE")
-    return Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fusedx"
 
 
 def file_name(source: Path, target: Target) -> str:
@@ -65,7 +61,7 @@ def nvcc() -> str | None:
     """Path of the CUDA compiler: FUSEDX_NVCC, the path, then the toolkit's usual places."""
     chosen = os.environ.get("FUSEDX_NVCC")
     if chosen:
-        return chosen if os.access(chosen, os.X_OK) else None
+        return chosen if os.path.isfile(chosen) and os.access(chosen, os.X_OK) else None
     toolkits = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda"]
     return shutil.which("nvcc") or next((p for t in toolkits if t and (p := shutil.which("nvcc", path=f"{t}/bin"))), None)
 
@@ -74,15 +70,20 @@ def compile_cuda(source: Path, target: Target) -> bytes:
     """Run nvcc; UnavailableError with its own words where it fails."""
     compiler = nvcc()
     if compiler is None:
+        chosen = os.environ.get("FUSEDX_NVCC")
+        missing = f"FUSEDX_NVCC={chosen} is not a program" if chosen else "nvcc is not installed"
         raise UnavailableError(
-            f"this installation holds no {source.name} for {target.arch} and nvcc is not installed: install the CUDA toolkit 12.8 or "
-            "newer (or set FUSEDX_NVCC), or use a wheel that ships the kernels"
+            f"this installation holds no {source.name} for {target.arch} and {missing}: install the CUDA toolkit 12.8 or newer, name its "
+            "compiler in FUSEDX_NVCC, or use a wheel that ships the kernels"
         )
     arch = target.arch.removeprefix("sm_")
     with tempfile.TemporaryDirectory(prefix="fusedx-nvcc-") as folder:
         out = Path(folder) / "out.cubin"
         command = [compiler, *FLAGS, f"-gencode=arch=compute_{arch},code=sm_{arch}", str(source), "-o", str(out)]
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+        except OSError as error:
+            raise UnavailableError(f"nvcc cannot be run: {compiler}: {error.strerror}") from None
         if done.returncode or not out.is_file():
             said = next((line for line in done.stderr.splitlines() if "error" in line.lower()), done.stderr.strip()[:300] or "no output")
             raise UnavailableError(f"nvcc cannot compile {source.name} for {target.arch}: {said}")
@@ -92,6 +93,9 @@ def compile_cuda(source: Path, target: Target) -> bytes:
 def _kept(path: Path) -> bytes | None:
     """A kept binary, without the SHA-256 that follows it; None where there is none or it is damaged."""
     try:
+        if path.parent.stat().st_mode & stat.S_IWOTH:
+            log.warning("anyone may write to %s, and kernels are code: none there is used; chmod o-w it, or set FUSEDX_CACHE", path.parent)
+            return None
         data = path.read_bytes()
     except FileNotFoundError:
         return None

@@ -79,15 +79,15 @@ class CudaChains:
         self._tables = DeviceTables.upload(tables, precision, context.device)
         if self._v2:
             d = ddim_coefficients(schedule)
-            columns = [d.sqrt_alpha_bar, d.sqrt_one_minus, d.sqrt_alpha_bar_prev, d.sqrt_one_minus_prev]
+            columns = [getattr(d, name) for name in step_kernel.COEFFICIENTS["ddim"]]
             self._order = list(range(schedule.steps))
         else:
             p = posterior_coefficients(schedule)
-            columns = [p.q, p.s, p.g0, p.g1, p.g2, p.sigma]
+            columns = [getattr(p, name) for name in step_kernel.COEFFICIENTS["posterior"]]
             self._order = list(range(schedule.steps - 1, -1, -1))
         self._coefficients = torch.from_numpy(np.stack(columns, axis=1)).to(context.device)
-        d = torch.arange(MAP_POINTS, dtype=torch.float32, device=context.device)[:, None] / np.float32(MAP_POINTS - 1)
-        self._near, self._far = (1 - d).double(), d.double()  # float32 values, as published
+        distance = torch.arange(MAP_POINTS, dtype=torch.float32, device=context.device)[:, None] / float(MAP_POINTS - 1)
+        self._near, self._far = (1 - distance).double(), distance.double()  # float32 values, as published
         self._buffers: dict[tuple[int, bool], _Buffers] = {}
 
     def run(self, encoded: Encoded, noise: np.ndarray, *, keep: bool) -> sampler.Chains:
@@ -141,8 +141,8 @@ class CudaChains:
         if not self._v2:
             return encoded.on_device("prior").double(), encoded.on_device("feature")
         points = [encoded.on_device(name).double()[:, None] for name in ("y_global", "y_local")]
-        prior = self._near * points[0] + self._far * points[1]  # [B,6,C]; sampler.dense_points, operation by operation
-        return prior.flatten(0, 1), encoded.on_device("fused_feature").repeat_interleave(MAP_POINTS, dim=0)
+        dense = self._near * points[0] + self._far * points[1]  # [B,6,C]; sampler.dense_points, operation by operation
+        return dense.flatten(0, 1), encoded.on_device("fused_feature").repeat_interleave(MAP_POINTS, dim=0)
 
     def _piece(self, rows: np.ndarray, prior: torch.Tensor, feature: torch.Tensor, piece: slice, keep: bool) -> np.ndarray:
         """Some of the rows' noise [T or 1,R,C] -> [S,R,C]: the start and, if kept, every later state, otherwise the last."""

@@ -13,10 +13,18 @@ from typing import Any
 
 import torch
 
+from fusedx.engine.cuda.streams import own_stream
 from fusedx.engine.errors import DeviceError
 
-#: One capture at a time in a process: torch's allocator serves a capture differently from everyone else.
-_CAPTURING = threading.Lock()
+#: One preparation at a time in a process: a capture must not meet the waits for the whole device that compilers time kernels with,
+#: torch's allocator serves it differently from everyone else, and the libraries' settings that it needs are global.
+PREPARING = threading.RLock()
+#: How torch and Triton begin the text of an error that the driver reported.
+_DRIVERS_ERRORS = ("CUDA error", "CUDA driver error", "Triton Error [CUDA]")
+_MEMORY_ADVICE = (
+    "Use a smaller batch or fewer draws at once, a smaller precision, or free the GPU's memory in other processes; "
+    "the model remains usable"
+)
 
 
 class Context:
@@ -28,7 +36,7 @@ class Context:
         self.capture = capture and self.on_gpu
         # Replays of one model share its buffers, so its calls take turns; several models run side by side.
         self._lock = threading.RLock()
-        self.torch_stream = torch.cuda.Stream(device) if self.on_gpu else None
+        self.torch_stream = own_stream(device, self) if self.on_gpu else None
         self._side: list[Any] = []
         self._pool: Any = None
 
@@ -49,11 +57,14 @@ class Context:
 
     @contextmanager
     def selected(self) -> Iterator[None]:
-        """The device made current on this thread, as producers of device arrays require; their current stream is left alone."""
+        """The device made current on this thread, as producers of device arrays require; their current stream is left alone.
+
+        This thread alone, since a producer makes the model's stream wait, which must not happen in the middle of a capture.
+        """
         if not self.on_gpu:
             yield
             return
-        with torch.cuda.device(self.device):
+        with self._lock, torch.cuda.device(self.device):
             yield
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
@@ -63,14 +74,14 @@ class Context:
         """
         if not self.capture:
             return work
-        work()
-        torch.cuda.current_stream().synchronize()
-        graph = torch.cuda.CUDAGraph()
-        if self._pool is None:
-            self._pool = torch.cuda.graph_pool_handle()
-        # thread_local: what other threads do with the GPU meanwhile, another model's work for one, is no error.
-        with _CAPTURING, torch.cuda.graph(graph, pool=self._pool, stream=self.torch_stream, capture_error_mode="thread_local"):
+        with PREPARING:
             work()
+            torch.cuda.current_stream().synchronize()
+            graph, pool = torch.cuda.CUDAGraph(), self._pool or torch.cuda.graph_pool_handle()
+            # thread_local: what other threads do with the GPU meanwhile, another model's work for one, is no error.
+            with torch.cuda.graph(graph, pool=pool, stream=self.torch_stream, capture_error_mode="thread_local"):
+                work()
+            self._pool = pool  # not before: torch does not take up a pool again that a failed capture alone had
         return graph.replay
 
     def upload(self, target: torch.Tensor, source: torch.Tensor) -> None:
@@ -85,7 +96,7 @@ class Context:
             return []
         here = torch.cuda.current_stream()
         while len(self._side) < count:
-            self._side.append(torch.cuda.Stream(self.device))
+            self._side.append(own_stream(self.device, self))
         streams = self._side[:count]
         for stream in streams:
             stream.wait_stream(here)
@@ -105,13 +116,12 @@ def _translated() -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         first = str(error).splitlines()[0]
-        raise DeviceError(
-            f"{first} Use a smaller batch or fewer draws at once, a smaller precision, or free the GPU's memory in other processes; "
-            "the model remains usable"
-        ) from error
+        raise DeviceError(f"{first} {_MEMORY_ADVICE}") from error
     except RuntimeError as error:
-        if isinstance(error, DeviceError) or "CUDA error" not in str(error):
+        if isinstance(error, DeviceError) or not any(name in str(error) for name in _DRIVERS_ERRORS):
             raise
         text = str(error).splitlines()[0]
+        if "out of memory" in text:  # outside torch's allocator: page-locked memory, a graph, a kernel
+            raise DeviceError(f"{text}. {_MEMORY_ADVICE}") from error
         advice = "after a failed kernel the GPU takes no more work from this process: load the model in a new one"
         raise DeviceError(f"{text}; {advice}") from error

@@ -31,6 +31,8 @@ ATTRIBUTES = {
 MAX_DYNAMIC_SHARED_SIZE_BYTES = 8
 #: CUevent_flags
 EVENT_DISABLE_TIMING = 2
+#: CUstream_flags: does not wait for the legacy default stream, nor that for it
+STREAM_NON_BLOCKING = 1
 
 OUT_OF_MEMORY = 2
 COOPERATIVE_LAUNCH_TOO_LARGE = 720
@@ -40,6 +42,7 @@ LOST = {
     214: "an uncorrectable memory error (ECC)",
     700: "a kernel read or wrote outside its memory",
     702: "a kernel ran into the display's time limit",
+    710: "an assertion failed in a kernel",
     714: "a hardware stack error",
     715: "an illegal instruction",
     716: "a misaligned address",
@@ -161,6 +164,14 @@ def copy(target: int, source: int, nbytes: int, stream: int) -> None:
     addresses = ctypes.c_uint64(target), ctypes.c_uint64(source)
     code = library().cuMemcpyDtoDAsync_v2(*addresses, ctypes.c_size_t(nbytes), ctypes.c_void_p(stream))
     check(code, f"copying {nbytes} bytes on the GPU")
+
+
+def new_stream() -> int:
+    """A CUstream of the current context."""
+    stream = ctypes.c_void_p()
+    check(library().cuStreamCreate(ctypes.byref(stream), STREAM_NON_BLOCKING), "creating a stream")
+    assert stream.value is not None
+    return stream.value
 
 
 def wait_for(stream: int, other: int) -> None:

@@ -7,8 +7,7 @@ By default every image is therefore evaluated alone, the images of a batch side 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +16,7 @@ import torch
 from fusedx.engine.cuda.buckets import IMAGE_BUCKETS, bucket, pieces
 from fusedx.engine.cuda.context import Context
 from fusedx.engine.cuda.encoding import DeviceEncoding, Layout
+from fusedx.engine.cuda.libraries import exact_libraries
 from fusedx.engine.manifest import IMAGE_SIZE
 
 #: Images in flight at a time when each is evaluated alone.
@@ -76,7 +76,8 @@ class DeviceEncoder:
             images = torch.zeros(size, 3, IMAGE_SIZE, IMAGE_SIZE, device=self._context.device)
             with exact_libraries():
                 if self._layout is None:
-                    self._layout = Layout.of(self._evaluate(images[:1], 0))
+                    # In the form that will run: each is compiled for itself.
+                    self._layout = Layout.of(self._evaluate(images[:1] if self._invariant else images, 0))
                 rows = torch.zeros(size, self._layout.width, device=self._context.device)
                 run = self._context.record(lambda: self._whole_batch(images, rows))
             self._buffers[size] = _Buffers(images, rows, run)
@@ -98,15 +99,3 @@ class DeviceEncoder:
     def _evaluate(self, images: torch.Tensor, branch: int) -> dict[str, torch.Tensor]:
         outputs = self._network(images, branch)
         return dict(zip(self._names, outputs, strict=True))
-
-
-@contextmanager
-def exact_libraries() -> Iterator[None]:
-    """cuDNN and cuBLAS without TF32, with algorithms that give the same bits at every run; put back afterwards."""
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False
-    try:
-        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
-            yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = before

@@ -13,7 +13,6 @@ import torch
 from fusedx.engine.chain_runner import ChainRunner
 from fusedx.engine.choice import require_usable
 from fusedx.engine.compiled import CompiledModel
-from fusedx.engine.cuda.buckets import IMAGE_BUCKETS, bucket
 from fusedx.engine.cuda.chains import CudaChains
 from fusedx.engine.cuda.context import Context
 from fusedx.engine.cuda.device import GPU
@@ -23,7 +22,7 @@ from fusedx.engine.cuda.network import open_network
 from fusedx.engine.cuda.precision import ENCODER_PRECISION, PRECISIONS
 from fusedx.engine.encoder import tensorrt
 from fusedx.engine.engine import Engine
-from fusedx.engine.errors import ConfigError
+from fusedx.engine.errors import ConfigError, UnavailableError
 
 log = logging.getLogger("fusedx")
 
@@ -48,7 +47,8 @@ class CudaEngine(Engine):
 
     def warm_up(self, batch_sizes: Sequence[int], draws: int, progress: Callable[[int, int, str], None]) -> None:
         """Compile and capture all that these batches will run; ``progress(done, total, what)`` before each part and at the end."""
-        sizes = sorted({bucket(min(size, IMAGE_BUCKETS[-1]), IMAGE_BUCKETS) for size in batch_sizes})
+        sizes = sorted(set(batch_sizes))  # not their buckets: the chain's rows follow from the size itself
+        self.input.warm_up()
         for done, size in enumerate(sizes):
             progress(2 * done, 2 * len(sizes), f"encoder, batch {size}")
             self.encoder.warm_up(size)
@@ -61,7 +61,6 @@ class CudaEngine(Engine):
     def ready(self) -> bool:
         """Whether some batch can run without compiling or capturing first."""
         return bool(self.encoder.captured() and self.chains.captured())
-
 
     def _checked_images(self, images: Any) -> Any:
         """Tensors are already on the device, checked for type and shape by whoever made them of a foreign array."""
@@ -102,6 +101,8 @@ def open_engine(
 ) -> CudaEngine:
     """Everything on the GPU, chosen by name; ``auto`` takes the first that is usable, and says so."""
     require_usable("precision", precision, dict.fromkeys(PRECISIONS))
+    if not torch.cuda.is_available():
+        raise UnavailableError(f"torch {torch.__version__} cannot use {gpu}: it is built without CUDA, or for a newer driver")
     context = Context(torch.device("cuda", gpu.index), capture=graphs)
     encoder = _chosen("encoder", encoder, encoders())
     backend = _chosen("backend", backend, backends(gpu))
@@ -131,7 +132,8 @@ def _open_chains(
             from fusedx.engine.cuda.memory_torch import TorchMemory
             from fusedx.engine.cuda.persistent import PersistentChains
 
-            return PersistentChains(m.network, m.schedule, tables, gpu, TorchMemory(gpu.index, context.torch_stream), precision)
+            memory = TorchMemory(gpu.index, context.torch_stream, context.working)
+            return PersistentChains(m.network, m.schedule, tables, gpu, memory, precision)
         return CudaChains(m.network, m.schedule, tables, context, gpu.target.cc, precision, batch_invariant=batch_invariant)
     except ValueError as error:  # a weight format that cannot hold these weights, a network that no plan fits
         raise ConfigError(f"{compiled.path} cannot run with precision {precision} on {gpu.name}: {error}") from error

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fusedx.engine.errors import InputError
+from fusedx.engine.preprocess import square_place
 
 #: Bytes from the first to the last element beyond which a description cannot be true: several times any GPU's memory.
 MAX_EXTENT = 1 << 42
@@ -49,8 +50,7 @@ class ForeignArray:
     def center_square(self) -> ForeignArray:
         """The centre square of a picture [H, W, C], as :func:`fusedx.engine.preprocess.center_square` cuts it; no data moves."""
         height, width, channels = self.shape
-        side = min(height, width)
-        top, left = round((height - side) / 2), round((width - side) / 2)
+        top, left, side = square_place(height, width)
         corner = self.pointer + top * self.strides[0] + left * self.strides[1]
         return replace(self, pointer=corner, shape=(side, side, channels))
 

@@ -16,7 +16,7 @@ import torch
 
 from fusedx.engine.cuda.foreign_array import ForeignArray
 from fusedx.engine.errors import InputError
-from fusedx.engine.preprocess import LEVEL_VALUES, SIZE, center_square
+from fusedx.engine.preprocess import LEVEL_VALUES, SIZE, center_square, require_rgb
 from fusedx.kernels.resize.triton import resize_normalize
 
 Frame = ForeignArray | np.ndarray
@@ -96,10 +96,7 @@ class FramePreprocessor:
                 self._reading.popleft()
 
     def _check(self, frame: Frame) -> None:
-        if frame.dtype != np.uint8 or len(frame.shape) != 3 or frame.shape[2] != 3:
-            raise InputError("bad_array", f"expected uint8 [H, W, 3], got {frame.dtype} {list(frame.shape)}")
-        if 0 in frame.shape:
-            raise InputError("empty", f"an array of shape {list(frame.shape)} has no pixels")
+        require_rgb(frame)
         if isinstance(frame, ForeignArray):
             self._check_device(frame)
 

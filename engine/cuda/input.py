@@ -11,6 +11,7 @@ import torch
 from fusedx.engine.cuda.context import Context
 from fusedx.engine.cuda.foreign_array import ForeignArray
 from fusedx.engine.cuda.frames import Frame, FramePreprocessor, tensor_over
+from fusedx.engine.cuda.streams import own_stream
 from fusedx.engine.manifest import IMAGE_SIZE
 
 
@@ -21,7 +22,11 @@ class CudaInput:
         self._context = context
         self._preprocess = FramePreprocessor(context.device)
         # Digests of device frames are copied beside the encoder's work, not behind it.
-        self._copies = torch.cuda.Stream(context.device) if context.on_gpu else None
+        self._copies = own_stream(context.device, self) if context.on_gpu else None
+
+    def warm_up(self) -> None:
+        """Compile; one form serves frames of every size."""
+        self.stage([np.zeros((8, 8, 3), np.uint8)])
 
     def stage(self, frames: Sequence[Frame]) -> torch.Tensor:
         """uint8 [H,W,3] frames -> float32 [B,3,224,224] on the device; queued, not waited for."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import numpy as np
 import torch
@@ -16,11 +16,16 @@ from fusedx.engine.errors import DeviceError
 class TorchMemory(StagedMemory):
     """See :class:`fusedx.engine.cuda.memory.DeviceMemory`.  ``stream``: None makes a new one.
 
+    ``turn`` is entered with every use: what keeps others that share the stream from it, from capturing on it above all.
+
     Arrays on the device that are handed to work on this memory must come from work queued on the same stream.
     """
 
-    def __init__(self, index: int, stream: torch.cuda.Stream | None = None) -> None:
+    def __init__(
+        self, index: int, stream: torch.cuda.Stream | None = None, turn: Callable[[], AbstractContextManager[None]] = nullcontext
+    ) -> None:
         super().__init__()
+        self._turn = turn
         self._index, self._device = index, torch.device("cuda", index)
         with _errors("creating a stream"):
             self._stream = stream or torch.cuda.Stream(self._device)
@@ -39,7 +44,8 @@ class TorchMemory(StagedMemory):
 
     @contextmanager
     def _current(self) -> Iterator[None]:
-        with driver.current(self._index), torch.cuda.stream(self._stream):
+        # One mode for all: a tensor that was made in inference mode cannot be written outside of it.
+        with self._turn(), torch.inference_mode(), driver.current(self._index), torch.cuda.stream(self._stream):
             yield
 
     def _page_locked(self, nbytes: int) -> np.ndarray:

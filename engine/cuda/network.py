@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import FunctionType, MethodType
 from typing import Any
 
 import numpy as np
@@ -55,10 +56,25 @@ def open_network(path: Path, device: torch.device, precision: str, *, compiler: 
     compiler: a backend of torch.compile, or None to run operator by operator.
     """
     graph = fuse_prior_tail(typed(onnx_file.read(path), precision))
-    network: Any = EncoderModule(graph, device).eval()
-    if compiler is not None:
-        network = torch.compile(network, backend=compiler, dynamic=False, fullgraph=True)
-    return lambda images, branch: network(images.contiguous(memory_format=torch.channels_last)), graph.outputs
+    network = EncoderModule(graph, device).eval()
+    run: Any = network if compiler is None else compiled(network, compiler)
+    return lambda images, branch: run(images.contiguous(memory_format=torch.channels_last)), graph.outputs
+
+
+def compiled(network: EncoderModule, compiler: str) -> Any:
+    """The module as a compiled function, one form a batch size.
+
+    torch counts the forms of a code object, whichever module they are of, and gives up after eight: every form has its own copy.
+    """
+    forms: dict[int, Any] = {}
+
+    def run(images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        if len(images) not in forms:
+            own = FunctionType(EncoderModule.forward.__code__.replace(), EncoderModule.forward.__globals__)
+            forms[len(images)] = torch.compile(MethodType(own, network), backend=compiler, dynamic=False, fullgraph=True)
+        return forms[len(images)](images)
+
+    return run
 
 
 class EncoderModule(torch.nn.Module):

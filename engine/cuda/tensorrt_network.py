@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from fusedx.engine.compiled import ENCODER, CompiledModel
+from fusedx.engine.compiled import CompiledModel
 from fusedx.engine.cuda.buckets import IMAGE_BUCKETS
 from fusedx.engine.cuda.context import Context
 from fusedx.engine.cuda.device import GPU
 from fusedx.engine.cuda.encoder import Network
-from fusedx.engine.encoder import onnx_file, open_encoder, tensorrt
+from fusedx.engine.encoder import open_encoder, tensorrt
 from fusedx.engine.encoder.tensorrt import Execution, Plan
 from fusedx.engine.encoder.tensorrt.runner import ALIGNMENT, INPUT
 
@@ -71,8 +71,6 @@ def open_tensorrt(
     batch_invariant: images are evaluated one by one, so the plan has the bucket of one alone.
     The reference that the plan is checked against is a host encoder in float32.
     """
-    files = compiled.manifest.files
-    digest = "".join(files[name].sha256 for name in (ENCODER, onnx_file.data_file(compiled.encoder).name))
     networks: list[TensorRTNetwork] = []
 
     def make_run(plan: Plan) -> tensorrt.Run:
@@ -81,7 +79,7 @@ def open_tensorrt(
 
     plan = tensorrt.open_plan(
         compiled.encoder,
-        digest,
+        compiled.encoder_digest,
         tensorrt.Platform.of(gpu),
         make_run,
         open_encoder("auto", compiled.encoder).run,

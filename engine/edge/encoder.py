@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from fusedx.engine.compiled import ENCODER, CompiledModel
+from fusedx.engine.compiled import CompiledModel
 from fusedx.engine.cuda.device import GPU
 from fusedx.engine.cuda.memory import Buffer, DeviceArray, DeviceMemory, DeviceOutputs
 from fusedx.engine.edge.frames import Frame, FrameResizer
 from fusedx.engine.encoder import Encoder, available, open_encoder
-from fusedx.engine.encoder.onnx_file import data_file
 from fusedx.engine.encoder.tensorrt import Plan, Platform, open_plan
 from fusedx.engine.encoder.tensorrt.runner import INPUT
 
@@ -90,7 +89,7 @@ def open_plan_encoder(
 
         open_plan(
             compiled.encoder,
-            _digest(compiled),
+            compiled.encoder_digest,
             Platform.of(gpu),
             make_run,
             reference.run,
@@ -107,8 +106,3 @@ def _reference(compiled: CompiledModel) -> Encoder:
     if name == "reference":
         log.warning("the TensorRT plan is checked against numpy, which takes minutes: pip install onnxruntime")
     return open_encoder(name, compiled.encoder)
-
-
-def _digest(compiled: CompiledModel) -> str:
-    """SHA-256 of encoder.onnx and of its data, as the torch path names a plan: both find each other's."""
-    return "".join(compiled.manifest.files[name].sha256 for name in (ENCODER, data_file(compiled.encoder).name))

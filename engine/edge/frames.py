@@ -12,7 +12,7 @@ from fusedx.engine.cuda.device import GPU
 from fusedx.engine.cuda.foreign_array import ForeignArray
 from fusedx.engine.cuda.memory import Buffer, DeviceMemory
 from fusedx.engine.errors import InputError
-from fusedx.engine.preprocess import LEVEL_VALUES, SIZE, center_square
+from fusedx.engine.preprocess import LEVEL_VALUES, SIZE, center_square, require_rgb
 from fusedx.kernels.resize import cuda
 from fusedx.kernels.resize.plan import tap_table
 
@@ -27,10 +27,7 @@ def check_frame(frame: Frame, index: int) -> None:
     """InputError "bad_array", "empty" or "unsupported" for anything but a frame that cuda:``index`` can read."""
     if not isinstance(frame, (np.ndarray, ForeignArray)):
         raise InputError("bad_array", f"expected a uint8 array [H, W, 3] or a ForeignArray, got {type(frame).__name__}")
-    if frame.dtype != np.uint8 or len(frame.shape) != 3 or frame.shape[2] != 3:
-        raise InputError("bad_array", f"expected uint8 [H, W, 3], got {frame.dtype} {list(frame.shape)}")
-    if 0 in frame.shape:
-        raise InputError("empty", f"an array of shape {list(frame.shape)} has no pixels")
+    require_rgb(frame)
     if isinstance(frame, ForeignArray) and frame.device != index:
         raise InputError("unsupported", f"device array: it is on cuda:{frame.device}, this model on cuda:{index}; copy it there")
 
@@ -61,7 +58,7 @@ class FrameResizer:
 
     def digest(self, frame: Frame) -> str:
         """SHA-256 of the frame's RGB bytes, row by row; one on the device is copied to the host for it."""
-        return hashlib.sha256(np.ascontiguousarray(self._on_host(frame))).hexdigest()
+        return hashlib.sha256(np.ascontiguousarray(self._on_host(frame)).data).hexdigest()
 
     def _on_host(self, frame: Frame) -> np.ndarray:
         """uint8 [H,W,3]."""

@@ -9,6 +9,7 @@ from typing import overload
 
 import numpy as np
 
+from fusedx.engine.choice import require_usable
 from fusedx.engine.compiled import CompiledModel, open_model
 from fusedx.engine.cuda import device as devices
 from fusedx.engine.cuda.device import GPU
@@ -18,6 +19,7 @@ from fusedx.engine.cuda.precision import ENCODER_PRECISION
 from fusedx.engine.edge.encoder import PlanEncoder, open_plan_encoder
 from fusedx.engine.edge.frames import Frame, check_frame
 from fusedx.engine.edge.requirements import why_not
+from fusedx.engine.encoder.tensorrt import PRECISIONS as ENCODERS
 from fusedx.engine.engine import Engine, Result
 from fusedx.engine.errors import ConfigError, InputError, UnavailableError, require_int
 from fusedx.engine.limits import MAX_DRAWS, MAX_SEED
@@ -45,7 +47,7 @@ class EdgeModel:
     def __init__(self, compiled: CompiledModel, gpu: GPU, memory: DeviceMemory, encoder: PlanEncoder, chains: PersistentChains) -> None:
         m = compiled.manifest
         self.compiled, self.gpu = compiled, gpu
-        self.engine = Engine(m.network, m.schedule, m.task, encoder, chains)  # type: ignore[arg-type]  # it takes frames too
+        self.engine = Engine(m.network, m.schedule, m.task, encoder, chains)
         self._memory, self._frames = memory, encoder.resizer
 
     @classmethod
@@ -70,8 +72,9 @@ class EdgeModel:
         index = devices.parse(device)
         if index is None:
             raise ConfigError("the edge runner runs on cuda:N; for the cpu use fusedx.load")
-        if precision not in ENCODER_PRECISION:
-            raise UnavailableError(f"precision {precision!r} is not available; there is: {', '.join(ENCODER_PRECISION)}")
+        require_usable("precision", precision, dict.fromkeys(ENCODER_PRECISION))
+        chosen = ENCODER_PRECISION[precision] if encoder_precision is None else encoder_precision
+        require_usable("encoder_precision", chosen, dict.fromkeys(ENCODERS))  # before the weights travel
         reason = why_not()
         if reason is not None:
             raise UnavailableError(f"the edge runner cannot run here: {reason}")
@@ -79,7 +82,6 @@ class EdgeModel:
 
         compiled, gpu = open_model(path, verify=verify), devices.find(index)
         m, memory = compiled.manifest, PyCUDAMemory(index)
-        chosen = encoder_precision or ENCODER_PRECISION[precision]
         try:
             chains = PersistentChains(m.network, m.schedule, compiled.denoiser(), gpu, memory, precision)
         except ValueError as error:  # weights that the format cannot hold, a network that the kernel does not fit
@@ -107,11 +109,11 @@ class EdgeModel:
     ) -> Classified | list[Classified]:
         """Classify one frame, or a list of them: uint8 [H,W,3], RGB, a numpy array or a ForeignArray on this GPU.
 
-        ``fusedx.inputs.device.read_device`` describes arrays of PyCUDA, CuPy and others as a ForeignArray, without a copy.
+        ``fusedx.inputs.device.read_device(...).array`` is that of an array of PyCUDA, CuPy and others, without a copy.
         draws, seed: as ``fusedx.Model.classify``.  The same frame, draws and seed give the same bits alone and in any list.
         Raises InputError for a frame that cannot be used, ConfigError, DeviceError.
         """
-        frames = list(frame) if isinstance(frame, (list, tuple)) else [frame]
+        frames: list[Frame] = list(frame) if isinstance(frame, (list, tuple)) else [frame]  # type: ignore[list-item]
         if not frames:
             raise ConfigError("classify was given an empty list")
         m = self.compiled.manifest
@@ -136,6 +138,4 @@ class EdgeModel:
     def _classified(self, result: Result, digest: str, timing: dict[str, float]) -> Classified:
         if not result.finite:
             raise InputError("not_finite", f"frame {digest[:12]}: the model's weights overflow on this image; there is no result")
-        index = int(np.argmax(result.scores))
-        stability = float(np.mean(np.argmax(result.draw_scores, axis=1) == index))
-        return Classified(self.classes[index], index, stability, digest, result, timing)
+        return Classified(self.classes[result.index], result.index, result.stability, digest, result, timing)

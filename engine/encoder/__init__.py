@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -23,8 +24,11 @@ class Encoder(Protocol):
     name: str
     precision: str
 
-    def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """float32 [B,3,224,224], normalised -> every graph output by name, first dimension B."""
+    def run(self, images: Any) -> Mapping[str, np.ndarray]:
+        """float32 [B,3,224,224], normalised -> every graph output by name, first dimension B.
+
+        images: an array on the host; an encoder on a device takes what lies there too.
+        """
 
 
 #: Encoder, and module of this package -> (what it needs, how to get it).  Each module has ``open_file(path, threads)``.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from fusedx.kernels.conditional_layer.formats import from_bf16, to_bf16
+
 #: Precision -> the element type that a Cast node names.
 HALF_TYPES = {"fp16": "float16", "bf16": "bfloat16"}
 #: A dtype of its own, so that bfloat16 bits are never mistaken for integers.
@@ -15,13 +17,11 @@ def to_half(array: np.ndarray, precision: str) -> np.ndarray:
     if precision == "fp16":
         with np.errstate(over="ignore"):
             return array.astype(np.float16)
-    bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
-    even = (bits >> 16) & 1
-    return ((bits + 0x7FFF + even) >> 16).astype("<u2").view(BFLOAT16).reshape(array.shape)
+    return to_bf16(array).astype("<u2").reshape(-1).view(BFLOAT16).reshape(array.shape)
 
 
 def from_half(array: np.ndarray) -> np.ndarray:
     """float16 or :data:`BFLOAT16` -> float32, exactly."""
     if array.dtype != BFLOAT16:
         return array.astype(np.float32)
-    return (array.view("<u2").astype(np.uint32) << 16).view(np.float32).reshape(array.shape)
+    return from_bf16(array.reshape(-1).view("<u2")).reshape(array.shape)

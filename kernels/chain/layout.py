@@ -48,9 +48,6 @@ class Format:
 
 FORMATS = {f.name: f for f in (Format("fp32", 0, 4, 4), Format("bf16", 1, 2, 2), Format("fp16", 2, 2, 2), Format("fp8", 3, 1, 2))}
 
-#: fp8 weights are multiplied as e4m3 values times 2^-8; the scale tables of layers 2 and 3 carry this factor back.
-FP8_FACTOR = 256.0
-
 
 def weight_format(name: str) -> Format:
     """Format by name; ValueError that lists the names."""

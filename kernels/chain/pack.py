@@ -13,9 +13,10 @@ from __future__ import annotations
 import numpy as np
 
 from fusedx.kernels.chain.layout import TILE, WARPS, Format, shape, weight_format
+from fusedx.kernels.conditional_layer.formats import FORMATS
 
 #: What ``pack_weight`` takes: bf16 and e4m3 as their bits, numpy having neither.
-WEIGHT_DTYPES = {"fp32": np.float32, "bf16": np.uint16, "fp16": np.float16, "fp8": np.uint8}
+WEIGHT_DTYPES = {name: bits for name, (bits, _) in FORMATS.items()}
 
 # Axes of the padded weights, and their order in memory.  half: outputs g or g + 8; pair: inputs 4q, 4q + 1 or 4q + 2, 4q + 3.
 _AXES = {

@@ -6,11 +6,12 @@ import ctypes
 from collections.abc import Mapping
 
 from fusedx.kernels.chain.plan import ChainPlan
+from fusedx.kernels.step import COEFFICIENTS
 
+#: In the order of their numbers in ``params.cuh``.
 FAMILIES = ("posterior", "ddim")
 #: Coefficients of a table row, in order; DDIM's row ends with two zeros.
-POSTERIOR_COEFFICIENTS = ("q", "s", "g0", "g1", "g2", "sigma")
-DDIM_COEFFICIENTS = ("sqrt_alpha_bar", "sqrt_one_minus", "sqrt_alpha_bar_prev", "sqrt_one_minus_prev")
+POSTERIOR_COEFFICIENTS, DDIM_COEFFICIENTS = COEFFICIENTS["posterior"], COEFFICIENTS["ddim"]
 
 _P = ctypes.c_void_p
 _I = ctypes.c_int32

@@ -19,10 +19,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
+from fusedx.kernels.conditional_layer.formats import FORMATS
 from fusedx.kernels.target import TARGETS, nearest
 
-#: Weight formats.  Activations are fp32 with fp32 weights, bf16 with bf16, fp16 with fp16 and with fp8 (e4m3).
-DTYPES = ("fp32", "bf16", "fp16", "fp8")
+#: Weight formats.
+DTYPES = tuple(FORMATS)
 FAMILIES = ("fma", "mma.sync", "wgmma", "tcgen05")
 
 

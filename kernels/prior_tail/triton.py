@@ -57,7 +57,7 @@ def _prior_tail_kernel(
         at = tl.min(tl.where(left == best, cell, PADDED), axis=0)
         chosen = tl.where(k == pick, tl.where(best > 0.0, at, 0), chosen)
         left = tl.where(cell == at, -1.0, left)
-    tl.store(cells + b * COUNT + pick, chosen.to(tl.int64))
+    tl.store(cells + b * COUNT + pick, chosen.to(tl.int64))  # type: ignore[attr-defined]  # a tensor by now
 
     side = GRID * TILE
     y = tl.arange(0, TILE)[:, None]

@@ -72,7 +72,7 @@ def across_kernel(
     tl.store(to + 2 * SIZE, tl.minimum(blue >> _SHIFT, 255).to(tl.uint8), mask=inside)
 
 
-@triton.jit(do_not_specialize=range(12))
+@triton.jit(do_not_specialize=range(11))
 def down_kernel(
     narrow,  # uint8 [B, side, 3, SIZE], contiguous
     side: tl.int32,

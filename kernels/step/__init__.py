@@ -2,4 +2,10 @@
 
 from fusedx.kernels.step.reference import ddim_step, posterior_last_step, posterior_step
 
-__all__ = ["ddim_step", "posterior_last_step", "posterior_step"]
+#: Columns of the coefficient table [T, columns] that device code takes, by family, in order; names as in reference.py.
+COEFFICIENTS = {
+    "posterior": ("q", "s", "g0", "g1", "g2", "sigma"),
+    "ddim": ("sqrt_alpha_bar", "sqrt_one_minus", "sqrt_alpha_bar_prev", "sqrt_one_minus_prev"),
+}
+
+__all__ = ["COEFFICIENTS", "ddim_step", "posterior_last_step", "posterior_step"]

@@ -20,13 +20,9 @@ import triton
 import triton.language as tl
 
 from fusedx.kernels.conditional_layer.softplus_triton import softplus
+from fusedx.kernels.step import COEFFICIENTS
 from fusedx.kernels.tensor_arguments import check, check_step
 
-#: Columns of the coefficient table [T, columns] of each family, in order; names as in reference.py.
-COEFFICIENTS = {
-    "posterior": ("q", "s", "g0", "g1", "g2", "sigma"),
-    "ddim": ("sqrt_alpha_bar", "sqrt_one_minus", "sqrt_alpha_bar_prev", "sqrt_one_minus_prev"),
-}
 ACTIVATIONS = (torch.float32, torch.bfloat16, torch.float16)
 #: Outputs of layer 1 a program, for few rows and for many: 24 or 6 programs a row at the published width of 6144.
 FEW_ROWS, BLOCK_F_FEW, BLOCK_F_MANY = 32, 256, 1024

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     Source = str | os.PathLike[str] | Image | np.ndarray
 
+
 def load(
     path: str | os.PathLike[str],
     device: str = "cpu",
@@ -137,7 +138,8 @@ class Model:
     def classify(self, x: Any, *, draws: int | None = None, seed: int | None = None) -> Prediction | list[Prediction]:
         """Classify one picture, or a list of them as one batch.
 
-        x: a path, a PIL image, a uint8 array [H,W] or [H,W,3], or a list or tuple of these.
+        x: a path, a PIL image, a uint8 array [H,W] or [H,W,3], or a list or tuple of these.  On a GPU also an array in its memory that
+        has ``__dlpack__`` or ``__cuda_array_interface__``, read in place: leave it unchanged until the answer.
         draws: independent chains to average (None: the model's default, 1 as published).  seed: of the noise, 0 to 2^64-1.
         The same picture, seed and draws give the same bits alone and inside any batch.
 
@@ -168,9 +170,9 @@ class Model:
     ) -> dict[str, np.ndarray]:
         """Every intermediate array of the computation, by the names of tests/golden/README.md.
 
-        x: float32 [B,3,224,224], already normalised.  noise: [T,B,C] (diffmic-v1) or [2,B,C] = (u_global, u_local)
-        (diffmic-v2); None draws it from ``seed`` and the bytes of each x.  ``trajectory`` is the start and the state after
-        every step: [T+1,B,C], v2 [steps+1,B,C,6,6].  Raises ConfigError for arrays of a wrong shape or with NaN.
+        x: float32 [B,3,224,224], already normalised; on a GPU also in its memory.  noise: [T,B,C] (diffmic-v1) or
+        [2,B,C] = (u_global, u_local) (diffmic-v2); None draws it from ``seed`` and the bytes of each x.  ``trajectory`` is the start
+        and the state after every step: [T+1,B,C], v2 [steps+1,B,C,6,6].  Raises ConfigError for arrays of a wrong shape or with NaN.
         """
         self._check_process()
         return self._engine.trace(self._preparation.images(x), noise, seed=self._seed(seed))
@@ -188,6 +190,8 @@ class Model:
         On a GPU: compile kernels and capture graphs of the buckets that hold the sizes, with ``draws`` chains a picture.
         progress: called as ``progress(done, total, what)`` before each part and when all are done.
         """
+        if not isinstance(batch_sizes, Iterable):
+            raise ConfigError(f"batch_sizes must be integers, such as [1, 16]; got {batch_sizes!r}")
         sizes = [require_int("batch size", size, 1, 1 << 20) for size in batch_sizes]
         self._check_process()
         self._engine.warm_up(sizes, self._draws(draws), progress or (lambda done, total, what: None))
@@ -286,17 +290,16 @@ class Model:
     ) -> Prediction | Failure:
         if not r.finite:
             return Failure(item.source, "not_finite", f"{item.source}: the model's weights overflow on this image; there is no result")
-        index = int(np.argmax(r.scores))
         return Prediction(
             source=item.source,
-            label=self.classes[index],
-            index=index,
+            label=self.classes[r.index],
+            index=r.index,
             probabilities=r.probabilities,
             scores=r.scores,
             prior=r.prior,
             classes=self.classes,
             draws=draws,
-            stability=float(np.mean(np.argmax(r.draw_scores, axis=1) == index)),
+            stability=r.stability,
             image_sha256=sha256,
             patch_locations=r.patch_locations,
             saliency=r.saliency,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import numpy as np
 
 from fusedx.engine.preprocess import normalize, to_square_uint8
 from fusedx.inputs import Picture, ReadOptions, read
-from fusedx.inputs.device import read_device, read_device_images
+from fusedx.inputs.device import DevicePicture, read_device, read_device_images
 
 if TYPE_CHECKING:
     from fusedx.engine.cuda.engine import CudaEngine
@@ -73,8 +74,10 @@ class CudaPreparation:
     def item(self, source: Any, options: ReadOptions, *, ahead: bool) -> Item:
         """See :class:`Preparation`.  data: a Picture or a DevicePicture; the latter is neither copied nor looked at yet."""
         started = time.perf_counter()
-        with self._engine.context.selected():
-            picture = read_device(source, options, **self._place())
+        picture: Picture | DevicePicture | None = None
+        if not isinstance(source, (str, os.PathLike, np.ndarray)):  # these need not wait until the device is free
+            with self._engine.context.selected():
+                picture = read_device(source, options, **self._place())
         picture = picture or read(source, options)
         if ahead and isinstance(picture, Picture):
             _ = picture.sha256  # on this thread, so that the one that feeds the GPU need not
@@ -93,7 +96,7 @@ class CudaPreparation:
             array = read_device_images(x, **self._place())
         return x if array is None else self._engine.input.images(array)
 
-    def _place(self) -> dict[str, int]:
+    def _place(self) -> dict[str, Any]:
         return {"device": self._engine.gpu.index, "stream": self._engine.context.stream}
 
 

@@ -11,11 +11,9 @@ from fusedx.engine.compiled import open_model
 from fusedx.engine.cuda.device import GPU
 from fusedx.engine.cuda.memory import DeviceMemory
 from fusedx.engine.cuda.persistent import PersistentChains
+from tolerances import GPU_CHAIN
 
-#: Relative error (Euclidean norms) of the final state.  fp32 is the engine's promise; the others are about twice the worst of the
-#: small golden cases, computed by the same kernel emulated on a processor (bf16 1.6e-3, fp16 1.3e-4, fp8 2.3e-2).
-TOLERANCE = {"fp32": 1e-4, "bf16": 4e-3, "fp16": 4e-4, "fp8": 5e-2}
-PRECISIONS = tuple(TOLERANCE)
+PRECISIONS = tuple(GPU_CHAIN)
 #: The quick golden cases, and those of full width: 1.2 GB of weights each.
 SMALL = ("v1-small", "v1-noise-prior", "v2-small")
 FULL = ("v1-aptos", "v1-isic", "v2-placental")

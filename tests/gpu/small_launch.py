@@ -1,4 +1,4 @@
-"""One small chain of every weight format, for compute-sanitizer to watch; or a chain with a broken pointer: MODEL [--break].
+"""One small chain of every weight format and two frames, for compute-sanitizer to watch; or a chain with a broken pointer: MODEL [--break].
 
 A process of its own, because a kernel that fails takes the process's GPU with it.
 """
@@ -13,7 +13,10 @@ import numpy as np
 from golden_chains import PRECISIONS, open_chains, torch_memory
 
 from fusedx.engine.cuda import device
+from fusedx.engine.cuda.device import GPU
+from fusedx.engine.edge.frames import FrameResizer
 from fusedx.engine.errors import DeviceError
+from fusedx.engine.preprocess import SIZE, normalize, to_square_uint8
 
 
 def main(path: Path, *, broken: bool) -> None:
@@ -28,6 +31,20 @@ def main(path: Path, *, broken: bool) -> None:
         scores = chains.run(encoded, rng.normal(size=(chains._steps, 3, 3, classes)), keep=False).scores
         assert np.isfinite(scores).all()
         print(precision, "done")
+    if not broken:
+        resize(gpu, rng)
+
+
+def resize(gpu: GPU, rng: np.random.Generator) -> None:
+    """One frame that shrinks and one that grows; a result that is not the host's is an error too."""
+    memory = torch_memory(gpu)
+    with memory.exclusive():
+        resizer, out = FrameResizer(memory, gpu), memory.empty(3 * SIZE * SIZE * 4)
+        for shape in ((257, 300, 3), (5, 3, 3)):
+            frame = rng.integers(0, 256, shape, np.uint8)
+            resizer.run(frame, out.pointer)
+            assert np.array_equal(memory.read(out, np.float32, (3, SIZE, SIZE)), normalize(to_square_uint8(frame)))
+    print("resize done")
 
 
 if __name__ == "__main__":

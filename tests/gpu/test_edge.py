@@ -12,6 +12,7 @@ from fusedx.engine.cuda.foreign_array import ForeignArray
 from fusedx.engine.edge import EdgeModel, why_not
 from fusedx.engine.edge.frames import FrameResizer
 from fusedx.engine.errors import DeviceError
+from tolerances import GPU_CHAIN
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def test_golden_cases_on_pycudas_memory(golden_model, golden_case, gpu, memory, 
     case = golden_case(name)
     chains = on_gpu.open_chains(golden_model(name), gpu, memory, precision)
     scores = chains.run(on_gpu.encoded(case), case.noise[:, None], keep=False).scores[0]
-    assert on_gpu.relative_error(scores, on_gpu.final(case)) <= on_gpu.TOLERANCE[precision]
+    assert on_gpu.relative_error(scores, on_gpu.final(case)) <= GPU_CHAIN[precision]
 
 
 def test_both_memories_give_the_same_bits(golden_model, golden_case, gpu, memory) -> None:

@@ -127,6 +127,9 @@ def _built(full: ModuleType | None, why: str, encoder: Path, key: PlanKey, cache
     plan, timing = build_plan(
         full, encoder, key.precision, key.buckets, version_compatible=key.version_compatible, timing=cache.timing(key)
     )
-    cache.store_timing(key, timing)
-    cache.store(key, plan)
+    try:
+        cache.store_timing(key, timing)
+        cache.store(key, plan)
+    except UnavailableError as error:  # a disk that is full: the minutes that the plan took are not thrown away
+        log.warning("TensorRT plan: built, and not kept: %s", error)
     return Plan(full, plan)

@@ -16,6 +16,8 @@ from fusedx.engine.manifest import IMAGE_SIZE
 
 log = logging.getLogger("fusedx")
 
+#: The one input, and its shape without the batch.
+INPUT = "image"
 IMAGE = (3, IMAGE_SIZE, IMAGE_SIZE)
 #: Scratch memory that one layer may ask for.  ResNet-50 at 256 images stays below; the default is the whole device.
 WORKSPACE = 4 << 30
@@ -89,7 +91,7 @@ def _configure(trt: Any, builder: Any, buckets: tuple[int, ...], version_compati
     for bucket in buckets:  # one shape a profile: CUDA graphs fix it anyway, and kernels are chosen for it
         profile = builder.create_optimization_profile()
         shape = trt.Dims((bucket, *IMAGE))
-        profile.set_shape("image", shape, shape, shape)
+        profile.set_shape(INPUT, shape, shape, shape)
         if config.add_optimization_profile(profile) < 0:
             raise UnavailableError(f"TensorRT refuses a batch of {bucket} images")
     return config

@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from fusedx.engine.cache_folder import cache_folder
 from fusedx.engine.encoder.tensorrt.libraries import version
 from fusedx.engine.encoder.tensorrt.platform import Platform
 from fusedx.engine.errors import UnavailableError
@@ -83,7 +84,7 @@ class PlanCache:
     """One folder of plans.  ``root``: the folder, made when first written to; None follows the environment."""
 
     def __init__(self, root: Path | None = None, environment: Mapping[str, str] = os.environ) -> None:
-        self.folder = (default_root(environment) if root is None else root) / "tensorrt"
+        self.folder = (cache_folder(environment) if root is None else root) / "tensorrt"
 
     def find(self, key: PlanKey) -> bytes | None:
         """The plan, or None.  Why is logged either way."""
@@ -177,14 +178,6 @@ class PlanCache:
             raise UnavailableError(f"anyone may write to {self.folder}, and plans are code: chmod o-w it, or set FUSEDX_CACHE")
 
 
-def default_root(environment: Mapping[str, str]) -> Path:
-    """FUSEDX_CACHE, else fusedx in XDG_CACHE_HOME, else in ~/.cache; a relative XDG_CACHE_HOME is ignored, as its specification asks."""
-    if chosen := environment.get("FUSEDX_CACHE"):
-        return Path(chosen)
-    base = Path(environment.get("XDG_CACHE_HOME", ""))
-    return (base if base.is_absolute() else Path.home() / ".cache") / "fusedx"
-
-
 def _hash(parts: dict[str, object]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -205,8 +198,9 @@ def _why_missing(key: PlanKey, known: list[PlanKey]) -> str:
 
 def _write(file: Path, content: bytes) -> None:
     """Whole or not at all."""
-    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    name = ""
     try:
+        handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
         with os.fdopen(handle, "wb") as f:
             f.write(content)
             f.flush()

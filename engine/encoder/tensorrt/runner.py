@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from fusedx.engine.encoder.tensorrt.build import IMAGE
+from fusedx.engine.encoder.tensorrt.build import IMAGE, INPUT
 from fusedx.engine.encoder.tensorrt.libraries import collector, said, start
 from fusedx.engine.errors import ConfigError, UnavailableError
 
-INPUT = "image"
 #: TensorRT's alignment of scratch memory, in bytes.
 ALIGNMENT = 256
 

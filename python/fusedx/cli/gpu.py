@@ -9,6 +9,7 @@ from typing import Any
 
 def gpu() -> dict[str, Any]:
     """Devices, what the engine needs to use them, and why one of it is missing; plain JSON types."""
+    from fusedx.engine.cache_folder import cache_folder
     from fusedx.engine.cuda import binaries, device
     from fusedx.engine.encoder import tensorrt
 
@@ -22,9 +23,19 @@ def gpu() -> dict[str, Any]:
         "tensorrt": tensorrt.why_not(),
         "pycuda": _version("pycuda") or "not installed (pip install 'fusedx[edge-cuda]')",
         "nvcc": binaries.nvcc(),
-        "shipped_kernels": sorted(file.name for file in binaries.SHIPPED.glob("*.cubin")),
-        "cache": str(binaries.cache_folder()),
+        "shipped_kernels": _shipped(),
+        "cache": str(cache_folder()),
     }
+
+
+def _shipped() -> list[str]:
+    """Binaries that came with the package and belong to its sources; those of other sources are never loaded."""
+    from fusedx.engine.cuda import binaries
+    from fusedx.kernels.target import TARGETS
+
+    sources = sorted(binaries.KERNELS.glob("*/*.cu"))
+    names = (binaries.file_name(source, target) for source in sources for target in TARGETS.values())
+    return [name for name in names if (binaries.SHIPPED / name).is_file()]
 
 
 def _device(found: Any) -> dict[str, Any]:

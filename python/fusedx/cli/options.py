@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-
 def stacked(*options: Callable[[F], F]) -> Callable[[F], F]:
     """Several click decorators as one, shown in this order."""
 

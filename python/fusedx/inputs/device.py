@@ -94,6 +94,13 @@ def device_array(source: Any, *, device: int, stream: int, device_of: Callable[[
     return array
 
 
+def is_on_device(source: Any) -> bool:
+    """Whether ``source`` says that it is an array in CUDA memory; nothing of it is looked at.  Raises InputError where asking fails."""
+    if isinstance(source, (type, np.ndarray)):
+        return False
+    return dlpack_device(source) is not None or interface_of(source) is not None
+
+
 def _require_device(found: int, wanted: int) -> None:
     if found != wanted:
         raise InputError(

@@ -27,7 +27,7 @@ class Picture:
     @cached_property
     def sha256(self) -> str:
         """Hex digest of exactly ``pixels.tobytes()``: after orientation and grey scaling, before any crop.  Computed when asked for."""
-        return hashlib.sha256(self.pixels).hexdigest()
+        return hashlib.sha256(self.pixels.data).hexdigest()
 
     @classmethod
     def of(cls, pixels: np.ndarray, source: str, notes: dict[str, object]) -> Picture:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from fusedx.engine.errors import InputError
 from fusedx.inputs.arrays import ACCEPTED, read_array
+from fusedx.inputs.device import is_on_device
 from fusedx.inputs.files import FORMATS, read_picture_file, recognise
 from fusedx.inputs.opening import opened
 from fusedx.inputs.options import ReadOptions
@@ -40,6 +41,8 @@ def read(source: str | os.PathLike | Image.Image | np.ndarray, options: ReadOpti
     if isinstance(source, (str, os.PathLike)):
         return _read_path(os.fsdecode(source), options)
     kind = type(source).__name__
+    if is_on_device(source):
+        raise InputError("unsupported", f"a {kind} in GPU memory needs a model on that GPU (device=\"cuda\"); or copy it to the host")
     raise InputError("unsupported", f"a {kind} is not a picture; accepted are a path, a PIL image, or an array of {ACCEPTED}")
 
 

@@ -44,7 +44,8 @@ typedef struct CUevent_st* CUevent;
 
 namespace {
 
-using Launcher = int (*)(const char* symbol, const unsigned* grid, const unsigned* block, unsigned shared, void** arguments, int cooperative);
+using Launcher = int (*)(
+    const char* symbol, const unsigned* grid, const unsigned* block, unsigned shared, void** arguments, int cooperative);
 using Work = std::function<int()>;
 
 struct Function {

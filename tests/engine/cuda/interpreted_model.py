@@ -180,7 +180,7 @@ def test_warm_up_says_what_it_does(demo):
     assert not model.ready
     model.warmup([1, 3], progress=lambda *step: seen.append(step))
     assert model.ready
-    assert [what for _, _, what in seen] == ["encoder, batch 1", "chain, batch 1", "encoder, batch 4", "chain, batch 4", "ready"]
+    assert [what for _, _, what in seen] == ["encoder, batch 1", "chain, batch 1", "encoder, batch 3", "chain, batch 3", "ready"]
     assert model._engine.encoder.captured() == [1, 4] and model._engine.chains.captured() == [1, 4]
 
 

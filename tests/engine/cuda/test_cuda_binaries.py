@@ -92,7 +92,8 @@ def test_every_file_that_the_kernels_include_is_in_their_digest() -> None:
 
 
 def test_a_shipped_binary_needs_neither_compiler_nor_cache(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FUSEDX_NVCC", "/nowhere/nvcc")
+    monkeypatch.setattr(binaries, "nvcc", lambda: None)
+    monkeypatch.delenv("FUSEDX_NVCC")
     binaries.SHIPPED.mkdir()
     (binaries.SHIPPED / binaries.file_name(source, TARGETS[80])).write_bytes(b"shipped")
     assert binaries.load(source, TARGETS[80]) == b"shipped"
@@ -122,7 +123,8 @@ def test_nothing_is_left_beside_a_kept_binary(source: Path) -> None:
 
 
 def test_without_a_compiler_the_error_says_what_to_do(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FUSEDX_NVCC", "/nowhere/nvcc")
+    monkeypatch.setattr(binaries, "nvcc", lambda: None)
+    monkeypatch.delenv("FUSEDX_NVCC")
     with pytest.raises(UnavailableError, match=r"no x\.cu for sm_120 and nvcc is not installed: install the CUDA toolkit"):
         binaries.load(source, TARGETS[120])
 
@@ -146,9 +148,21 @@ def test_where_the_compiler_is_looked_for(source: Path, monkeypatch: pytest.Monk
     assert binaries.nvcc() == str(toolkit / "nvcc")
 
 
-def test_cache_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("FUSEDX_CACHE", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", "/x")
-    assert binaries.cache_folder() == Path("/x/fusedx")
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert binaries.cache_folder() == Path.home() / ".cache" / "fusedx"
+def test_a_named_compiler_that_is_none_is_named(source, monkeypatch, tmp_path):
+    for wrong in (tmp_path, tmp_path / "absent"):
+        monkeypatch.setenv("FUSEDX_NVCC", str(wrong))
+        with pytest.raises(UnavailableError, match="FUSEDX_NVCC=.* is not a program"):
+            binaries.load(source, TARGETS[90])
+    program = tmp_path / "program"
+    program.write_bytes(b"\x7fELF but not really")
+    program.chmod(0o755)
+    monkeypatch.setenv("FUSEDX_NVCC", str(program))
+    with pytest.raises(UnavailableError, match="nvcc cannot be run"):
+        binaries.load(source, TARGETS[90])
+
+
+def test_a_kept_kernel_that_anyone_could_have_put_there_is_not_loaded(source, caplog):
+    first = binaries.load(source, TARGETS[90])
+    kept(source).parent.chmod(0o777)
+    assert binaries.load(source, TARGETS[90]) == first and runs(source) == 2
+    assert any("anyone may write" in message for message in caplog.messages)

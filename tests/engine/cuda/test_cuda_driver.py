@@ -46,11 +46,12 @@ def test_numbers_are_those_of_the_header(tmp_path: Path) -> None:
     facts |= {
         "CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES": driver.MAX_DYNAMIC_SHARED_SIZE_BYTES,
         "CU_EVENT_DISABLE_TIMING": driver.EVENT_DISABLE_TIMING,
+        "CU_STREAM_NON_BLOCKING": driver.STREAM_NON_BLOCKING,
         "CUDA_ERROR_OUT_OF_MEMORY": driver.OUT_OF_MEMORY,
         "CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE": driver.COOPERATIVE_LAUNCH_TOO_LARGE,
     }
-    lost = ("DEVICE_UNAVAILABLE ECC_UNCORRECTABLE ILLEGAL_ADDRESS LAUNCH_TIMEOUT HARDWARE_STACK_ERROR ILLEGAL_INSTRUCTION "
-            "MISALIGNED_ADDRESS INVALID_ADDRESS_SPACE INVALID_PC LAUNCH_FAILED UNKNOWN")  # fmt: skip
+    lost = ("DEVICE_UNAVAILABLE ECC_UNCORRECTABLE ILLEGAL_ADDRESS LAUNCH_TIMEOUT ASSERT HARDWARE_STACK_ERROR "
+            "ILLEGAL_INSTRUCTION MISALIGNED_ADDRESS INVALID_ADDRESS_SPACE INVALID_PC LAUNCH_FAILED UNKNOWN")  # fmt: skip
     facts |= {f"CUDA_ERROR_{name}": number for name, number in zip(lost.split(), driver.LOST, strict=True)}
     source = tmp_path / "facts.cpp"
     lines = [f'static_assert(static_cast<int>({name}) == {number}, "{name}");' for name, number in facts.items()]

@@ -89,6 +89,12 @@ def test_diffmic_v2(machine, tmp_path: Path) -> None:
     assert (got.label, got.stability) == (expected.label, expected.stability)
 
 
+def test_a_precision_of_the_encoder_that_is_not_there(machine, short_model: Path) -> None:
+    for precision in ("fp8", ""):
+        with pytest.raises(UnavailableError, match="unknown encoder_precision '.*'; there are: fp32, fp16, bf16"):
+            EdgeModel.open(short_model, encoder_precision=precision)
+
+
 def test_on_the_runner_of_real_plans(machine, short_model: Path, pycuda, host, monkeypatch, tmp_path_factory) -> None:
     """With fusedx.engine.encoder.tensorrt as it is, on the TensorRT bindings' own classes made to compute on the processor."""
     monkeypatch.syspath_prepend(str(HERE.parent / "tensorrt"))
@@ -270,7 +276,7 @@ def test_a_device_that_is_not_there(machine, short_model: Path) -> None:
 
 
 def test_an_unknown_precision(machine, short_model: Path) -> None:
-    with pytest.raises(UnavailableError, match="'int8' is not available; there is: fp32, bf16, fp16, fp8"):
+    with pytest.raises(UnavailableError, match="unknown precision 'int8'; there are: fp32, bf16, fp16, fp8"):
         EdgeModel.open(short_model, precision="int8")
 
 

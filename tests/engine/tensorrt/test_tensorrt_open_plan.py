@@ -85,6 +85,18 @@ def test_the_timing_cache_comes_back(opened, fakes, tmp_path):
     assert file.read_bytes() == b"timed:"
 
 
+def test_a_plan_that_cannot_be_kept_is_used(opened, fakes, monkeypatch, caplog):
+    def full_disk(*where, **named):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("fusedx.engine.encoder.tensorrt.cache.tempfile.mkstemp", full_disk)
+        assert opened().buckets == BUCKETS
+    assert "not kept" in caplog.text and "No space left on device; free some space or set FUSEDX_CACHE" in caplog.text
+    opened()
+    assert fakes.machine.calls.count("build") == 2
+
+
 def test_lean_runs_what_full_built_and_builds_nothing(opened, fakes, caplog):
     with pytest.raises(UnavailableError, match="lean runtime cannot build one"):
         fakes.remove(fakes.libraries.FULL)

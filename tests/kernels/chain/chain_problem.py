@@ -11,8 +11,9 @@ from fusedx.engine.backends.python import PythonDenoiser
 from fusedx.engine.denoiser import DenoiserTables
 from fusedx.engine.sampler import ddim_chain, posterior_chain
 from fusedx.engine.schedule import Schedule, ddim_coefficients, posterior_coefficients
-from fusedx.kernels.chain import DDIM_COEFFICIENTS, FP8_FACTOR, POSTERIOR_COEFFICIENTS, ChainPlan, pack_weight, pad, plan
+from fusedx.kernels.chain import DDIM_COEFFICIENTS, POSTERIOR_COEFFICIENTS, ChainPlan, pack_weight, pad, plan
 from fusedx.kernels.chain.reference import ChainInputs, rounded, values
+from fusedx.kernels.conditional_layer.formats import E4M3_TO_FP16
 from fusedx.kernels.target import TARGETS
 
 DTYPES = ("fp32", "bf16", "fp16", "fp8")
@@ -114,12 +115,12 @@ def _store(dtype: str, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return (rounded("bf16", weight).view(np.uint32) >> 16).astype(np.uint16), one
     scale = np.exp2(np.ceil(np.log2(np.abs(weight).max(axis=1) / 448))).astype(np.float32)
     codes = np.array([c for c in range(256) if c & 0x7F != 0x7F], np.uint8)
-    worth = values("fp8", codes) * np.float32(FP8_FACTOR)
+    worth = values("fp8", codes) * np.float32(E4M3_TO_FP16)
     order = np.argsort(worth)
     ordered, codes = worth[order], codes[order]
     at = np.clip(np.searchsorted(ordered, weight / scale[:, None]), 1, len(ordered) - 1)
     near = np.where(weight / scale[:, None] - ordered[at - 1] < ordered[at] - weight / scale[:, None], at - 1, at)
-    return codes[near], scale * np.float32(FP8_FACTOR)
+    return codes[near], scale * np.float32(E4M3_TO_FP16)
 
 
 def _inputs(dtype, tables, stored, factor, schedule, family, prior, other, feature, noise, noise_prior) -> ChainInputs:

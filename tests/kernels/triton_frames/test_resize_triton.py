@@ -18,6 +18,12 @@ triton = pytest.importorskip("triton", reason="needs triton")
 HERE = Path(__file__).parent
 
 
+@pytest.fixture(autouse=True)
+def cold_cache(tmp_path, monkeypatch):
+    """What an earlier run compiled must not stand in for a source that no longer compiles."""
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "triton"))
+
+
 @pytest.mark.parametrize("cases", ["interpreted_resize.py", "interpreted_frames.py"])
 def test_under_the_interpreter(cases):
     """In a process of its own: Triton decides at import whether kernels are compiled or interpreted."""
