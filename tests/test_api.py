@@ -133,6 +133,8 @@ def test_numpy_integers_are_integers(model: fusedx.Model) -> None:
         ({"backend": "natvie"}, fusedx.UnavailableError, "native, python"),
         ({"encoder": "tensorrt"}, fusedx.UnavailableError, "openvino, onnxruntime, torch, reference"),
         ({"encoder_threads": 0}, fusedx.ConfigError, "encoder_threads"),
+        ({"graphs": "no"}, fusedx.ConfigError, "graphs must be True or False"),
+        ({"batch_invariant": 0}, fusedx.ConfigError, "batch_invariant must be True or False"),
     ],
 )
 def test_unavailable_choices_list_what_there_is(small_model, settings: dict, error: type, text: str) -> None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 
 from fusedx.engine.choice import require_usable
 from fusedx.engine.compiled import CompiledModel, open_model
 from fusedx.engine.cuda import device as devices
+from fusedx.engine.cuda.array_protocols import device_array
 from fusedx.engine.cuda.device import GPU
+from fusedx.engine.cuda.foreign_array import ForeignArray
 from fusedx.engine.cuda.memory import DeviceMemory
 from fusedx.engine.cuda.persistent import PersistentChains
 from fusedx.engine.cuda.precision import ENCODER_PRECISION
@@ -100,20 +101,20 @@ class EdgeModel:
         return self._memory.stream
 
     @overload
-    def classify(self, frame: Frame, *, draws: int | None = None, seed: int | None = None) -> Classified: ...
+    def classify(self, frame: list[Any] | tuple[Any, ...], *, draws: int | None = None, seed: int | None = None) -> list[Classified]: ...
     @overload
-    def classify(self, frame: Sequence[Frame], *, draws: int | None = None, seed: int | None = None) -> list[Classified]: ...
+    def classify(self, frame: Any, *, draws: int | None = None, seed: int | None = None) -> Classified: ...
 
     def classify(
-        self, frame: Frame | Sequence[Frame], *, draws: int | None = None, seed: int | None = None
+        self, frame: Any, *, draws: int | None = None, seed: int | None = None
     ) -> Classified | list[Classified]:
-        """Classify one frame, or a list of them: uint8 [H,W,3], RGB, a numpy array or a ForeignArray on this GPU.
+        """Classify one frame, or a list of them: uint8 [H,W,3], RGB, a numpy array, or in this GPU's memory and read there without a
+        copy: an array of PyCUDA, CuPy or another library that speaks ``__cuda_array_interface__`` or DLPack, or a ForeignArray.
 
-        ``fusedx.inputs.device.read_device(...).array`` is that of an array of PyCUDA, CuPy and others, without a copy.
         draws, seed: as ``fusedx.Model.classify``.  The same frame, draws and seed give the same bits alone and in any list.
         Raises InputError for a frame that cannot be used, ConfigError, DeviceError.
         """
-        frames: list[Frame] = list(frame) if isinstance(frame, (list, tuple)) else [frame]  # type: ignore[list-item]
+        frames = [self._found(one) for one in (frame if isinstance(frame, (list, tuple)) else [frame])]
         if not frames:
             raise ConfigError("classify was given an empty list")
         m = self.compiled.manifest
@@ -127,6 +128,12 @@ class EdgeModel:
         share = {stage: s / len(frames) for stage, s in seconds.items()}
         found = [self._classified(result, digest, share) for result, digest in zip(results, digests, strict=True)]
         return found if isinstance(frame, (list, tuple)) else found[0]
+
+    def _found(self, frame: Any) -> Frame:
+        """A frame where it lies; what is none is left for check_frame to refuse."""
+        if isinstance(frame, (np.ndarray, ForeignArray)):
+            return frame
+        return device_array(frame, device=self.gpu.index, stream=self.stream) or frame
 
     def trace(
         self, x: np.ndarray, noise: np.ndarray | tuple[np.ndarray, np.ndarray] | None = None, *, seed: int = 0

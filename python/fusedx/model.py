@@ -61,6 +61,9 @@ def load(
     """
     if encoder_threads is not None:
         encoder_threads = require_int("encoder_threads", encoder_threads, 1, 1 << 12)
+    for name, value in (("graphs", graphs), ("batch_invariant", batch_invariant), ("verify", verify)):
+        if not isinstance(value, bool):
+            raise ConfigError(f"{name} must be True or False, got {value!r}")
     if not isinstance(read_options, (ReadOptions, NoneType)):
         raise ConfigError(f"read_options must be a fusedx.ReadOptions, got {type(read_options).__name__}")
     follow_environment()

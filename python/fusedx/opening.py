@@ -11,7 +11,7 @@ from fusedx.engine.cuda import device as cuda_device
 from fusedx.engine.cuda.device import GPU
 from fusedx.engine.encoder import open_encoder
 from fusedx.engine.engine import Engine
-from fusedx.engine.errors import UnavailableError
+from fusedx.engine.errors import ConfigError, UnavailableError
 from fusedx.engine.manifest import PRECISIONS
 from fusedx.preparation import CudaPreparation, HostPreparation, Preparation
 
@@ -42,6 +42,8 @@ def open_engine(
 ) -> tuple[Engine, Preparation]:
     """The engine and what prepares its images; arguments as of :func:`fusedx.load`."""
     if gpu is not None:
+        if encoder_threads is not None:
+            raise ConfigError("encoder_threads is for encoders on a CPU; leave it out on a GPU")
         engine = _cuda_opener()(
             compiled, gpu, precision=precision, backend=backend, encoder=encoder, graphs=graphs, batch_invariant=batch_invariant
         )

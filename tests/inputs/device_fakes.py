@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fusedx.engine.cuda import dlpack
 from fusedx.engine.errors import InputError
-from fusedx.inputs import ReadOptions, dlpack
+from fusedx.inputs import ReadOptions
 from fusedx.inputs.device import DevicePicture, read_device
 
 ADDRESS = 0x7F0000000000

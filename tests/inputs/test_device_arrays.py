@@ -10,10 +10,11 @@ import pytest
 
 from device_fakes import ADDRESS, FakeDLPack, cai, interface, read, refused
 from fusedx.engine import preprocess
+from fusedx.engine.cuda.array_protocols import device_array
 from fusedx.engine.cuda.foreign_array import ForeignArray, contiguous_strides
 from fusedx.engine.errors import InputError
 from fusedx.inputs import ReadOptions
-from fusedx.inputs.device import device_array, read_device_images
+from fusedx.inputs.device import read_device_images
 
 
 @pytest.mark.parametrize("shape, strides, notes", [

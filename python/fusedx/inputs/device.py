@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from fusedx.engine.cuda.array_protocols import device_array
 from fusedx.engine.cuda.foreign_array import ForeignArray
 from fusedx.engine.cuda.pointer import device_of
 from fusedx.engine.errors import InputError
 from fusedx.engine.manifest import IMAGE_SIZE
-from fusedx.inputs.cuda_array_interface import interface_array, interface_of
-from fusedx.inputs.dlpack import dlpack_array, dlpack_device
 from fusedx.inputs.limits import check_frame, check_size
 from fusedx.inputs.options import ReadOptions
 
@@ -73,37 +72,3 @@ def read_device_images(source: Any, *, device: int, stream: int, device_of: Call
         expected = f"float32 [B, 3, {IMAGE_SIZE}, {IMAGE_SIZE}]"
         raise InputError("bad_array", f"device array: expected {expected}, normalised, got {array.dtype} {list(array.shape)}")
     return array
-
-
-def device_array(source: Any, *, device: int, stream: int, device_of: Callable[[int], int] = device_of) -> ForeignArray | None:
-    """Whatever ``source`` describes by either protocol, or None where it describes nothing in CUDA memory.
-
-    DLPack comes first: it names the device, and its producer orders its own work before ``stream``.
-    """
-    if isinstance(source, (type, np.ndarray)):  # a class has the protocols' names without being an array
-        return None
-    found = dlpack_device(source)
-    if found is not None:
-        _require_device(found, device)
-        return dlpack_array(source, device, stream)
-    interface = interface_of(source)
-    if interface is None:
-        return None
-    array = interface_array(source, interface, device_of)
-    _require_device(array.device, device)
-    return array
-
-
-def is_on_device(source: Any) -> bool:
-    """Whether ``source`` says that it is an array in CUDA memory; nothing of it is looked at.  Raises InputError where asking fails."""
-    if isinstance(source, (type, np.ndarray)):
-        return False
-    return dlpack_device(source) is not None or interface_of(source) is not None
-
-
-def _require_device(found: int, wanted: int) -> None:
-    if found != wanted:
-        raise InputError(
-            "unsupported",
-            f"device array: it is on cuda:{found} and the model on cuda:{wanted}; copy it there or load the model on cuda:{found}",
-        )

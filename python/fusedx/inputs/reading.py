@@ -9,9 +9,9 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
+from fusedx.engine.cuda.array_protocols import is_on_device
 from fusedx.engine.errors import InputError
 from fusedx.inputs.arrays import ACCEPTED, read_array
-from fusedx.inputs.device import is_on_device
 from fusedx.inputs.files import FORMATS, read_picture_file, recognise
 from fusedx.inputs.opening import opened
 from fusedx.inputs.options import ReadOptions

@@ -13,6 +13,7 @@ typedef int CUresult;
 typedef int CUdevice;
 typedef int CUdevice_attribute;
 typedef int CUfunction_attribute;
+typedef int CUpointer_attribute;
 typedef unsigned long long CUdeviceptr;
 typedef struct CUctx_st* CUcontext;
 typedef struct CUmod_st* CUmodule;
@@ -252,6 +253,12 @@ CUresult CUDAAPI cuMemHostAlloc(void** memory, size_t bytes, unsigned) {
     std::lock_guard<std::mutex> hold(lock);
     if (int code = ready("cuMemHostAlloc")) return result(code);
     return result((*memory = std::aligned_alloc(256, (bytes + 255) / 256 * 256)) ? 0 : 2);
+}
+// Which device an address is on: 0, the only one with memory, or unknown.
+CUresult CUDAAPI cuPointerGetAttribute(void* value, CUpointer_attribute attribute, CUdeviceptr pointer) {
+    std::lock_guard<std::mutex> hold(lock);
+    if (static_cast<int>(attribute) != 9 || !inside(pointer, 1)) return result(1);
+    return *static_cast<int*>(value) = 0, result(0);
 }
 CUresult CUDAAPI cuMemFreeHost(void* memory) { return std::free(memory), result(0); }
 

@@ -81,6 +81,26 @@ def test_agrees_with_the_processor(machine, short_model: Path, host, pixels: np.
     assert got.image_sha256 == expected.image_sha256 and set(got.timing) == {"encoder", "chain"}
 
 
+class Interface:
+    """An array of another library, that speaks the CUDA array interface alone."""
+
+    def __init__(self, pixels: np.ndarray) -> None:
+        facts = {"shape": pixels.shape, "strides": pixels.strides, "typestr": pixels.dtype.str, "data": (pixels.ctypes.data, False)}
+        self.__cuda_array_interface__ = {**facts, "version": 3, "stream": None}
+        self.pixels = pixels
+
+
+def test_an_array_of_another_library_is_read_where_it_lies(machine, short_model: Path, pycuda) -> None:
+    model, pixels = EdgeModel.open(short_model, precision="fp32"), frame(4)
+    on_device(pycuda, pixels)
+    other = model.classify(Interface(pixels))
+    assert other.result.scores.tobytes() == model.classify(pixels).result.scores.tobytes()
+    with pytest.raises(InputError, match="not an address that the CUDA driver knows"):
+        model.classify(Interface(frame(5)))
+    with pytest.raises(InputError, match="got str"):
+        model.classify("frame.png")
+
+
 def test_diffmic_v2(machine, tmp_path: Path) -> None:
     fusedx.compile_checkpoint(tiny().write_v2(tmp_path / "last.ckpt"), tmp_path / "v2.fusedx", steps=3)
     got = EdgeModel.open(tmp_path / "v2.fusedx", precision="fp32").classify(frame(), draws=2)
