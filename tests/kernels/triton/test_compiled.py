@@ -13,7 +13,7 @@ from multiprocessing import get_context
 import pytest
 from ahead_of_time import Compiled, Job, prepare, run
 
-from fusedx.kernels.conditional_layer.variants import choose, table
+from fusedx.kernels.conditional_layer.variants import DTYPES, choose, table
 from fusedx.kernels.target import TARGETS
 
 pytest.importorskip("torch", reason="needs torch")
@@ -23,10 +23,8 @@ pytest.importorskip("triton", reason="needs triton")
 INSTRUCTION = {"fma": None, "mma.sync": "mma.sync m16n8k16", "wgmma": "wgmma m64nk16", "tcgen05": "tcgen05 kind::f16"}
 
 # Rows of different steps need the most registers, so all forms are compiled for those, and the largest for one step too.
-LAYERS = [Job("projected", cc, d, v) for cc in TARGETS for d in ("fp32", "bf16", "fp8") for _, v in table(cc, d)]
-LAYERS += [Job("layer", cc, "bf16", v) for cc in TARGETS for _, v in table(cc, "bf16")]
-LAYERS += [Job(kernel, cc, "fp16", choose(cc, "fp16", 1)) for cc in TARGETS for kernel in ("projected", "conditioned")]
-LAYERS += [Job("layer", cc, d, choose(cc, d, 1)) for cc in TARGETS for d in ("fp32", "fp8")]
+LAYERS = [Job(kernel, cc, d, v) for kernel in ("projected", "layer") for cc in TARGETS for d in DTYPES for _, v in table(cc, d)]
+LAYERS += [Job("conditioned", cc, "fp16", choose(cc, "fp16", 1)) for cc in TARGETS]
 LAYERS += [Job(k, cc, "bf16", choose(cc, "bf16", 4096), True) for cc in TARGETS for k in ("layer", "projected")]
 LAYERS += [Job("projected", cc, d, choose(cc, d, 1, invariant=False)) for cc in (90, 100) for d in ("bf16", "fp8")]
 STEPS = [("start", "posterior"), ("middle", "posterior"), ("last", "posterior"), ("middle", "ddim"), ("last", "ddim")]
