@@ -126,7 +126,7 @@ class CudaChains:
         return sorted(rows for (rows, keep), b in self._buffers.items() if b.run and not keep)
 
     def _variant(self, rows: int) -> variants.Variant:
-        return variants.choose(self._cc, self.precision, rows, invariant=self._invariant)
+        return variants.choose(self._cc, self.precision, rows, invariant=self._invariant, classes=self._network.num_classes)
 
     def _most_rows(self, keep: bool) -> int:
         bytes_per_row = 8 * self._network.num_classes * self._steps * (2 if keep else 1)
@@ -159,7 +159,8 @@ class CudaChains:
 
     def _ready(self, rows: int, keep: bool) -> _Buffers:
         if (rows, keep) not in self._buffers:
-            log.info("%s", variants.describe("conditional layer", self._cc, self.precision, rows, invariant=self._invariant))
+            choice = {"invariant": self._invariant, "classes": self._network.num_classes}
+            log.info("%s", variants.describe("conditional layer", self._cc, self.precision, rows, **choice))
             b = self._allocate(rows, keep)
             b.run = self._context.record(lambda: self._chain(b))
             self._buffers[rows, keep] = b

@@ -70,13 +70,16 @@ _TCGEN05 = _ladder("tcgen05", 64, (64, 16, 128, 4, 6, 16), (64, 64, 64, 4, 4, 12
 #: wgmma and tcgen05 take 64 outputs at least, which leaves processors idle; narrower tiles of mma.sync occupy all of them.
 _NARROW = _ladder("mma.sync", 32, (32, 16, 128, 4, 5, 16))
 
+#: Where the epilogue of 128 outputs keeps the last layer's sums of so many classes in registers, and no more.
+_FEW_CLASSES, _SHORT_OF_REGISTERS = 8, (100, 120)
+
 _TENSOR = {80: _MMA, 86: _MMA_SMALL, 87: _MMA, 89: _MMA_SMALL, 90: _WGMMA, 100: _TCGEN05, 120: _MMA_SMALL}
 assert set(_TENSOR) == set(TARGETS)
 
 
 @cache
-def table(cc: int, dtype: str, invariant: bool = True) -> _Ladder:
-    """(rows up to, form) in ascending order for compute capability ``cc`` (90 for 9.0) and a weight format.
+def table(cc: int, dtype: str, invariant: bool = True, classes: int = 1) -> _Ladder:
+    """(rows up to, form) in ascending order for compute capability ``cc`` (90 for 9.0), a weight format and classes of the last layer.
 
     Raises ValueError, naming what there is, for an unknown device or format.
     """
@@ -84,25 +87,27 @@ def table(cc: int, dtype: str, invariant: bool = True) -> _Ladder:
     if dtype not in DTYPES:
         raise ValueError(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
     ladder = _FMA if dtype == "fp32" else _TENSOR[target.cc]
+    if classes > _FEW_CLASSES and target.cc in _SHORT_OF_REGISTERS and dtype != "fp32":
+        ladder = (*ladder[:-2], (ANY, ladder[-2][1]))
     if not invariant and ladder[0][1].family in ("wgmma", "tcgen05"):
         return _NARROW + ladder[1:]
     return ladder
 
 
-def choose(cc: int, dtype: str, rows: int, *, invariant: bool = True) -> Variant:
-    """The form for ``rows`` rows.
+def choose(cc: int, dtype: str, rows: int, *, invariant: bool = True, classes: int = 1) -> Variant:
+    """The form for ``rows`` rows of a denoiser with so many classes.
 
     ``invariant``: all numbers of rows get forms of one family and one ``partial_out``, so that a row's bits do not depend on
     their number; without it a small number of rows may get a form of another family that reads the weights faster.
     """
     if rows < 1:
         raise ValueError(f"rows: expected at least 1, got {rows}")
-    return next(variant for limit, variant in table(cc, dtype, invariant) if rows <= limit)
+    return next(variant for limit, variant in table(cc, dtype, invariant, classes) if rows <= limit)
 
 
-def describe(op: str, cc: int, dtype: str, rows: int, *, invariant: bool = True) -> str:
+def describe(op: str, cc: int, dtype: str, rows: int, *, invariant: bool = True, classes: int = 1) -> str:
     """One line: what was chosen for what, and why."""
-    variant = choose(cc, dtype, rows, invariant=invariant)
+    variant = choose(cc, dtype, rows, invariant=invariant, classes=classes)
     why = f"one summation order for any number of rows ({variant.family})" if invariant else "fastest, bits depend on the number of rows"
     rows_text = f"{rows} row{'s' if rows > 1 else ''}"
     stages = f"{variant.num_warps} warps, {variant.num_stages} stages"

@@ -17,7 +17,6 @@ from typing import Any
 from fusedx.kernels.conditional_layer.variants import Variant
 
 WIDTH = 6144  # feature_dim as published
-CLASSES = 7
 WEIGHTS = {"fp32": ("*fp32", "*fp32"), "bf16": ("*bf16", "*bf16"), "fp16": ("*fp16", "*fp16"), "fp8": ("*fp16", "*u8")}
 
 
@@ -33,9 +32,11 @@ class Job:
     mode: str = ""
     family: str = "posterior"
     rows: int = 1
+    classes: int = 7
 
     def __str__(self) -> str:
         what = [self.variant.name] if self.variant else [self.mode, self.family, str(self.rows)] if self.mode else []
+        what += [f"{self.classes} classes"] if self.classes != 7 else []
         return " ".join([self.kernel, f"sm_{self.cc}", self.dtype, *what, *(["one step"] if self.shared_step else [])])
 
 
@@ -90,7 +91,7 @@ def _layer(job: Job) -> tuple[Any, dict[str, str | None], dict[str, Any]]:
     types: dict[str, str | None] = {"u": u, "weight": weight, "a": "*fp32", "c": "*fp32", "t": "*i32", "out": u}
     types |= {"weight4": "*fp32", "partial": "*fp32", "rows": "i32", "outputs": "i32", "u_stride": "i32", "out_stride": "i32"}
     if job.kernel == "projected":
-        return layer._projected_kernel, types, constants | layer.projection_tiling(job.variant, CLASSES)
+        return layer._projected_kernel, types, constants | layer.projection_tiling(job.variant, job.classes)
     extra = {"h": "*fp32", "f": "*fp32", "image": "*i32"} if job.kernel == "conditioned" else dict.fromkeys(("h", "f", "image"))
     return layer._layer_kernel, types | extra, constants
 
@@ -109,14 +110,14 @@ def _step(job: Job) -> tuple[Any, dict[str, str | None], dict[str, Any]]:
         types |= dict.fromkeys(("z", "weight_y", "a1", "c1", "t_next", "h", "f", "u1"))
     if job.family == "ddim":
         types |= dict.fromkeys(("mean", "z"))
-    return step._step_kernel, types, {"MODE": job.mode, "FAMILY": job.family, **step.tiling(job.rows, CLASSES, WIDTH // 64)}
+    return step._step_kernel, types, {"MODE": job.mode, "FAMILY": job.family, **step.tiling(job.rows, job.classes, WIDTH // 64)}
 
 
 def _prior_tail(job: Job) -> tuple[Any, dict[str, str | None], dict[str, Any]]:
     from fusedx.kernels.prior_tail import triton as tail
 
     types: dict[str, str | None] = {"saliency": "*fp32", "image": WEIGHTS[job.dtype][0], "cells": "*i64", "tiles": WEIGHTS[job.dtype][0]}
-    return tail._prior_tail_kernel, types, tail.tiling(CLASSES, 32)
+    return tail._prior_tail_kernel, types, tail.tiling(job.classes, 32)
 
 
 def _resources(cubin: bytes, cuobjdump: Path) -> tuple[int, int]:

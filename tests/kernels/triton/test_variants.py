@@ -87,3 +87,12 @@ def test_importing_the_operations_imports_neither_torch_nor_triton():
     environment = {"PYTHONPATH": str(Path(__file__).parents[3] / "python")}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.stdout == "[]\n", done.stderr
+
+
+@pytest.mark.parametrize("cc", TARGETS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_more_classes_mix_with_no_other_forms(cc, dtype):
+    """The last layer's width may change the tile, and neither the family nor the partial sums."""
+    few, many = ({choose(cc, dtype, rows, classes=classes) for rows in (1, 40, 4096)} for classes in (8, 15))
+    assert len({(v.family, v.partial_out) for v in few | many}) == 1
+    assert (few == many) == (dtype == "fp32" or cc not in (100, 120))
