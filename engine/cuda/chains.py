@@ -159,8 +159,8 @@ class CudaChains:
 
     def _ready(self, rows: int, keep: bool) -> _Buffers:
         if (rows, keep) not in self._buffers:
-            choice = {"invariant": self._invariant, "classes": self._network.num_classes}
-            log.info("%s", variants.describe("conditional layer", self._cc, self.precision, rows, **choice))
+            classes = self._network.num_classes
+            log.info("%s", variants.describe("layer", self._cc, self.precision, rows, invariant=self._invariant, classes=classes))
             b = self._allocate(rows, keep)
             b.run = self._context.record(lambda: self._chain(b))
             self._buffers[rows, keep] = b

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fusedx.engine.cuda.foreign_array import ForeignArray
+from fusedx.engine.cuda.arrays.foreign_array import ForeignArray
 from fusedx.engine.errors import InputError
 from fusedx.engine.preprocess import LEVEL_VALUES, SIZE, center_square, require_rgb
 from fusedx.kernels.resize.triton import resize_normalize

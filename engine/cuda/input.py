@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
+from fusedx.engine.cuda.arrays.foreign_array import ForeignArray
 from fusedx.engine.cuda.context import Context
-from fusedx.engine.cuda.foreign_array import ForeignArray
 from fusedx.engine.cuda.frames import Frame, FramePreprocessor, tensor_over
 from fusedx.engine.cuda.streams import own_stream
 from fusedx.engine.manifest import IMAGE_SIZE

@@ -8,8 +8,8 @@ from collections import OrderedDict
 import numpy as np
 
 from fusedx.engine.cuda import binaries, driver
+from fusedx.engine.cuda.arrays.foreign_array import ForeignArray
 from fusedx.engine.cuda.device import GPU
-from fusedx.engine.cuda.foreign_array import ForeignArray
 from fusedx.engine.cuda.memory import Buffer, DeviceMemory
 from fusedx.engine.errors import InputError
 from fusedx.engine.preprocess import LEVEL_VALUES, SIZE, center_square, require_rgb

@@ -11,9 +11,9 @@ import numpy as np
 from fusedx.engine.choice import require_usable
 from fusedx.engine.compiled import CompiledModel, open_model
 from fusedx.engine.cuda import device as devices
-from fusedx.engine.cuda.array_protocols import device_array
+from fusedx.engine.cuda.arrays import device_array
+from fusedx.engine.cuda.arrays.foreign_array import ForeignArray
 from fusedx.engine.cuda.device import GPU
-from fusedx.engine.cuda.foreign_array import ForeignArray
 from fusedx.engine.cuda.memory import DeviceMemory
 from fusedx.engine.cuda.persistent import PersistentChains
 from fusedx.engine.cuda.precision import ENCODER_PRECISION

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch", reason="needs torch")
 pytest.importorskip("triton", reason="needs triton")
 
 from fusedx.engine.cuda import frames  # noqa: E402
-from fusedx.engine.cuda.foreign_array import ForeignArray  # noqa: E402
+from fusedx.engine.cuda.arrays.foreign_array import ForeignArray  # noqa: E402
 from fusedx.engine.errors import InputError  # noqa: E402
 
 GPU = torch.device("cuda", 0)

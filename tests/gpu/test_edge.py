@@ -8,7 +8,7 @@ import pytest
 
 import fusedx
 from fusedx.engine import preprocess
-from fusedx.engine.cuda.foreign_array import ForeignArray
+from fusedx.engine.cuda.arrays.foreign_array import ForeignArray
 from fusedx.engine.edge import EdgeModel, why_not
 from fusedx.engine.edge.frames import FrameResizer
 from fusedx.engine.errors import DeviceError

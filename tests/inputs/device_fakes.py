@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fusedx.engine.cuda import dlpack
+from fusedx.engine.cuda.arrays import dlpack
 from fusedx.engine.errors import InputError
 from fusedx.inputs import ReadOptions
 from fusedx.inputs.device import DevicePicture, read_device

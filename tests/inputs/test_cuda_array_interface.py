@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from device_fakes import ADDRESS, cai, interface, read, refused
-from fusedx.engine.cuda import driver, pointer
-from fusedx.engine.cuda.foreign_array import MAX_EXTENT
+from fusedx.engine.cuda import driver
+from fusedx.engine.cuda.arrays import pointer
+from fusedx.engine.cuda.arrays.foreign_array import MAX_EXTENT
 
 
 @pytest.mark.parametrize("changes, stream", [

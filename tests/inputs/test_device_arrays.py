@@ -10,8 +10,8 @@ import pytest
 
 from device_fakes import ADDRESS, FakeDLPack, cai, interface, read, refused
 from fusedx.engine import preprocess
-from fusedx.engine.cuda.array_protocols import device_array
-from fusedx.engine.cuda.foreign_array import ForeignArray, contiguous_strides
+from fusedx.engine.cuda.arrays import device_array
+from fusedx.engine.cuda.arrays.foreign_array import ForeignArray, contiguous_strides
 from fusedx.engine.errors import InputError
 from fusedx.inputs import ReadOptions
 from fusedx.inputs.device import read_device_images

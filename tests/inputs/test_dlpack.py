@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from device_fakes import STREAM, FakeDLPack, interface, read, refused
-from fusedx.engine.cuda import dlpack
+from fusedx.engine.cuda.arrays import dlpack
 
 
 @pytest.mark.parametrize("versions", [True, False], ids=["1.x", "0.x"])

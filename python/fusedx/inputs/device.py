@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from fusedx.engine.cuda.array_protocols import device_array
-from fusedx.engine.cuda.foreign_array import ForeignArray
-from fusedx.engine.cuda.pointer import device_of
+from fusedx.engine.cuda.arrays import device_array
+from fusedx.engine.cuda.arrays.foreign_array import ForeignArray
+from fusedx.engine.cuda.arrays.pointer import device_of
 from fusedx.engine.errors import InputError
 from fusedx.engine.manifest import IMAGE_SIZE
 from fusedx.inputs.limits import check_frame, check_size

@@ -9,7 +9,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
-from fusedx.engine.cuda.array_protocols import is_on_device
+from fusedx.engine.cuda.arrays import is_on_device
 from fusedx.engine.errors import InputError
 from fusedx.inputs.arrays import ACCEPTED, read_array
 from fusedx.inputs.files import FORMATS, read_picture_file, recognise

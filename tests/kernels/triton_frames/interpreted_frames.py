@@ -8,7 +8,7 @@ import torch
 
 from fusedx.engine import preprocess
 from fusedx.engine.cuda import frames
-from fusedx.engine.cuda.foreign_array import ForeignArray
+from fusedx.engine.cuda.arrays.foreign_array import ForeignArray
 from fusedx.engine.errors import InputError
 from fusedx.kernels.resize import triton as kernels
 

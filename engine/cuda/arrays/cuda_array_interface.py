@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from fusedx.engine.cuda.foreign_array import ForeignArray, contiguous_strides
+from fusedx.engine.cuda.arrays.foreign_array import ForeignArray, contiguous_strides
 from fusedx.engine.errors import InputError
 
 VERSIONS = (0, 1, 2, 3)

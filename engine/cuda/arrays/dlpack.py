@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fusedx.engine.cuda.foreign_array import ForeignArray, contiguous_strides
+from fusedx.engine.cuda.arrays.foreign_array import ForeignArray, contiguous_strides
 from fusedx.engine.errors import InputError
 
 CUDA, CUDA_MANAGED = 2, 13  # DLDeviceType

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from fusedx.engine.cuda.cuda_array_interface import interface_array, interface_of
-from fusedx.engine.cuda.dlpack import dlpack_array, dlpack_device
-from fusedx.engine.cuda.foreign_array import ForeignArray
-from fusedx.engine.cuda.pointer import device_of
+from fusedx.engine.cuda.arrays.cuda_array_interface import interface_array, interface_of
+from fusedx.engine.cuda.arrays.dlpack import dlpack_array, dlpack_device
+from fusedx.engine.cuda.arrays.foreign_array import ForeignArray
+from fusedx.engine.cuda.arrays.pointer import device_of
 from fusedx.engine.errors import InputError
 
 
