@@ -6,7 +6,7 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check
 # What an editable install does not pick up by itself.
 BUILD = pyproject.toml setup.py CMakeLists.txt $(wildcard csrc/*.cpp csrc/*.hpp kernels/*/*.cpp kernels/*/*.hpp)
 
-.PHONY: demo test wheel-check bench lint clean
+.PHONY: demo test wheel-check bench gpu lint clean
 
 demo: $(VENV)/.demo  ## classify shipped pictures and a real photograph; pictures in demo-output/
 	$(BIN)/fusedx demo
@@ -19,6 +19,10 @@ wheel-check:  ## sdist -> wheel -> clean environment -> demo
 
 bench: $(VENV)/.test  ## the figures of README.md
 	$(BIN)/python benchmarks/bench_chain.py
+
+gpu:  ## on a machine with a GPU and its own torch, straight from the tree: every GPU test, file by file, then the benchmark
+	failed=0; for file in tests/gpu/test_*.py; do PYTHONPATH=python $(PYTHON) -m pytest -q $$file || failed=1; done; \
+	PYTHONPATH=python $(PYTHON) benchmarks/bench_gpu.py -o bench-gpu.json && exit $$failed
 
 lint: $(VENV)/.test
 	$(PIP) install -q ruff mypy
