@@ -14,7 +14,7 @@ within each round.  "cold": a buffer of twice the L2 cache is written before eac
 its weights there; what a step leaves there for the next one is part of the design.  GB/s counts the two weight matrices once a
 step; formats that stay on the chip may exceed what memory gives.  Limits are of torch's own copy, sum and matmul in the same run.
 
-Takes under eight minutes on an H100, two with --quick; a part that would run past --limit is left out, and named.
+Takes under eight minutes on an H100, four with --quick; a part that would run past --limit is left out, and named.
 Exit status: 0 measured, whether or not the requirements are met; 1 something failed, and is named; 2 no GPU.
 """
 
@@ -59,7 +59,7 @@ QUICK_CHAINS = {1: ["triton bf16", "persistent fp8", targets.HOISTED, targets.RE
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="what the requirements need, few rounds")
-    parser.add_argument("--limit", type=float, metavar="SECONDS", help="start no part that may end later (480, 120 with --quick)")
+    parser.add_argument("--limit", type=float, metavar="SECONDS", help="start no part that may end later (480, 240 with --quick)")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE.json")
     args = parser.parse_args()
     reason = cuda_device.why_not()
@@ -69,7 +69,7 @@ def main() -> int:
     results = Results(args.output, args.quick)
     with tempfile.TemporaryDirectory(prefix="fusedx-bench-") as folder:
         setting = prepare(Path(folder), args.quick, results)
-        run(parts(setting, results), results, args.limit or (120 if args.quick else 480))
+        run(parts(setting, results), results, args.limit or (240 if args.quick else 480))
     results.conclude()
     return 1 if results.failed else 0
 

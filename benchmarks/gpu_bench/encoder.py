@@ -81,7 +81,7 @@ def measure(setting: Setting, encoders: Encoders, batch: int, contenders: list[s
             last[name] = encoder.run(on_device)
 
         run()
-        return lambda: device_time(run, clock, head_start=0.01, prepare=setting.cold)
+        return lambda: device_time(run, clock, head_start=0.02, prepare=setting.cold)
 
     ready = {}
     for name in contenders:

@@ -23,10 +23,17 @@ def fresh(path: Path, precision: str = "fp32", backend: str = "triton", **option
     return fusedx.load(path, "cuda", precision, backend, encoder=encoder, **options)
 
 
-@cache
-def opened(path: Path, precision: str = "fp32", backend: str = "triton", **options: bool) -> fusedx.Model:
+def opened(
+    path: Path, precision: str = "fp32", backend: str = "triton", *, graphs: bool = True, batch_invariant: bool = True
+) -> fusedx.Model:
     """The same, kept for the session and shared between tests."""
-    return fresh(path, precision, backend, **options)
+    return _opened(path, precision, backend, graphs, batch_invariant)
+
+
+@cache
+def _opened(path: Path, precision: str, backend: str, graphs: bool, batch_invariant: bool) -> fusedx.Model:
+    """Every argument by its place: a cache takes a default that is left out and one that is spelt out for two models."""
+    return fresh(path, precision, backend, graphs=graphs, batch_invariant=batch_invariant)
 
 
 def quick(path: Path, precision: str, backend: str) -> fusedx.Model:

@@ -97,7 +97,7 @@ def test_a_capture_that_fails_half_way_can_be_tried_again():
 def test_a_lost_gpu_says_to_start_again(small_model, backend, graphs):
     environment = os.environ | {"PYTHONPATH": str(ROOT / "python")}
     command = [sys.executable, "-c", LOST, str(small_model), backend, graphs]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
     said = [text for text in done.stdout.splitlines() if text.startswith("DeviceError:")]
     assert len(said) == 2, done.stdout + done.stderr
     assert all("load the model in a new" in text for text in said)

@@ -138,7 +138,7 @@ def test_a_captured_encoder_has_the_bits_of_its_launches(golden_model, golden_ca
 
     captured, eager, fused = outputs(True, None), outputs(False, None), outputs(True, "inductor")
     assert all(captured[name].tobytes() == eager[name].tobytes() for name in eager)
-    within({name: relative_error(fused[name], eager[name]) for name in eager}, 1e-5)
+    within({name: relative_error(fused[name], eager[name]) for name in eager}, GOLDEN["cuda", "fp32"])
     assert fused["patch_locations"].tolist() == eager["patch_locations"].tolist()
 
 
@@ -162,7 +162,7 @@ def test_warm_up_prepares_all_that_its_batches_need(small_model, backend):
     assert not model.ready
     model.warmup([1, 3], draws=2, progress=lambda *step: seen.append(step))
     assert model.ready
-    assert [what for *_, what in seen] == ["encoder, batch 1", "chain, batch 1", "encoder, batch 4", "chain, batch 4", "ready"]
+    assert [what for *_, what in seen] == ["encoder, batch 1", "chain, batch 1", "encoder, batch 3", "chain, batch 3", "ready"]
     assert [done for done, *_ in seen] == [0, 1, 2, 3, 4] and {total for _, total, _ in seen} == {4}
     engine = model._engine
     before = engine.encoder.captured(), engine.chains.captured()

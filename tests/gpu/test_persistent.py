@@ -131,7 +131,7 @@ def test_memory_that_is_full(gpu) -> None:
 def program(*arguments: object, prefix: tuple[object, ...] = ()) -> subprocess.CompletedProcess[str]:
     path = os.pathsep.join(map(str, (ROOT / "python", HERE, HERE.parent)))
     command = [*map(str, prefix), sys.executable, str(HERE / "small_launch.py"), *map(str, arguments)]
-    return subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=900)
+    return subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=300)
 
 
 def test_a_lost_device_says_to_start_again(golden_model) -> None:
@@ -145,7 +145,9 @@ def test_compute_sanitizer(golden_model, tool: str) -> None:
     pytest.importorskip("torch")
     if SANITIZER is None:
         pytest.skip("compute-sanitizer is not installed")
-    done = program(golden_model("v1-small"), prefix=(SANITIZER, "--tool", tool, "--error-exitcode", 9))
+    # Calls that the driver refuses are torch's probes, or raise an error by themselves; kernels are what is watched.
+    options = ("--report-api-errors", "no") if tool == "memcheck" else ()
+    done = program(golden_model("v1-small"), prefix=(SANITIZER, "--tool", tool, *options, "--error-exitcode", 9))
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     launched = [line for line in done.stdout.splitlines() if line.endswith("done")]
     assert launched == [*(f"{name} done" for name in on_gpu.PRECISIONS), "resize done"]

@@ -32,7 +32,7 @@ def k() -> SimpleNamespace:
 
 def both(k, case, dtype: str, rows=slice(None), *, invariant: bool = True) -> tuple:
     """(output of the layer, partial sums) for some of the rows, by the forms chosen for their number."""
-    variant = k.variants.choose(k.cc, dtype, len(case.t[rows]), invariant=invariant)
+    variant = k.variants.choose(k.cc, dtype, len(case.t[rows]), invariant=invariant, classes=len(case.weight4))
     return case.run(variant, rows=rows, conditioned=True), case.run_projected(variant, rows=rows)
 
 
