@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import stat
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,3 +16,24 @@ def cache_folder(environment: Mapping[str, str] = os.environ) -> Path:
         return Path(chosen)
     base = Path(environment.get("XDG_CACHE_HOME", ""))
     return (base if base.is_absolute() else Path.home() / ".cache") / "fusedx"
+
+
+def anyone_may_write(folder: Path) -> bool:
+    """Whether what lies there may be someone else's.  Raises OSError."""
+    return bool(folder.stat().st_mode & stat.S_IWOTH)
+
+
+def write_whole(file: Path, content: bytes) -> None:
+    """Whole or not at all, also while other processes write it, and on the disk when it appears.  Raises OSError."""
+    name = ""
+    try:
+        handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+        with os.fdopen(handle, "wb") as f:
+            f.write(content)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(name, file)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+        raise

@@ -9,7 +9,7 @@ import numpy as np
 
 from fusedx.engine import sampler
 from fusedx.engine.backends import Denoiser
-from fusedx.engine.manifest import Network
+from fusedx.engine.manifest import MAP_POINTS, Network
 from fusedx.engine.schedule import Schedule, ddim_coefficients, posterior_coefficients
 
 #: The encoder's outputs by name.  A runner on a device may be given ones that have never left it.
@@ -71,7 +71,13 @@ def logits(encoded: Encoded) -> tuple[np.ndarray, np.ndarray]:
 
 def entries(encoded: Encoded, *, v2: bool) -> tuple[np.ndarray, np.ndarray]:
     """(prior float64 [M,C], feature [M,F]): one entry an image, for v2 one an (image, map point)."""
+    feature = np.repeat(encoded["fused_feature"], MAP_POINTS, axis=0) if v2 else encoded["feature"]
+    return priors(encoded, v2=v2), feature
+
+
+def priors(encoded: Encoded, *, v2: bool) -> np.ndarray:
+    """float64 [M,C]: the prior of each entry."""
     if not v2:
-        return encoded["prior"].astype(np.float64), encoded["feature"]
-    prior = sampler.dense_points(*logits(encoded))
-    return prior.reshape(-1, prior.shape[-1]), np.repeat(encoded["fused_feature"], prior.shape[-2], axis=0)
+        return encoded["prior"].astype(np.float64)
+    dense = sampler.dense_points(*logits(encoded))
+    return dense.reshape(-1, dense.shape[-1])

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fusedx.engine.errors import ConfigError
+from fusedx.kernels.step import COEFFICIENTS
 
 
 def _linspace(start: float, end: float, n: int) -> np.ndarray:
@@ -137,6 +138,27 @@ class PosteriorCoefficients:
     g1: np.ndarray
     g2: np.ndarray
     sigma: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class ChainProgram:
+    """A chain as a device runs it.
+
+    family: "posterior" or "ddim".  order int64 [steps]: the row of the timestep tables that each step uses.  coefficients float64
+    [rows of the tables, names], columns as in ``fusedx.kernels.step.COEFFICIENTS``.
+    """
+
+    family: str
+    order: np.ndarray
+    coefficients: np.ndarray
+
+
+def chain_program(schedule: Schedule, *, v2: bool) -> ChainProgram:
+    """DiffMIC's chain goes down the table from its last row, DiffMIC-v2's table is in the order of its steps."""
+    family = "ddim" if v2 else "posterior"
+    k = ddim_coefficients(schedule) if v2 else posterior_coefficients(schedule)
+    order = np.arange(schedule.steps)
+    return ChainProgram(family, order if v2 else order[::-1], np.stack([getattr(k, name) for name in COEFFICIENTS[family]], axis=1))
 
 
 def posterior_coefficients(schedule: Schedule) -> PosteriorCoefficients:

@@ -10,13 +10,12 @@ import hashlib
 import logging
 import os
 import shutil
-import stat
 import subprocess
 import tempfile
 from pathlib import Path
 
 from fusedx import kernels
-from fusedx.engine.cache_folder import cache_folder
+from fusedx.engine.cache_folder import anyone_may_write, cache_folder, write_whole
 from fusedx.engine.errors import UnavailableError
 from fusedx.kernels.target import Target
 
@@ -93,7 +92,7 @@ def compile_cuda(source: Path, target: Target) -> bytes:
 def _kept(path: Path) -> bytes | None:
     """A kept binary, without the SHA-256 that follows it; None where there is none or it is damaged."""
     try:
-        if path.parent.stat().st_mode & stat.S_IWOTH:
+        if anyone_may_write(path.parent):
             log.warning("anyone may write to %s, and kernels are code: none there is used; chmod o-w it, or set FUSEDX_CACHE", path.parent)
             return None
         data = path.read_bytes()
@@ -110,15 +109,9 @@ def _kept(path: Path) -> bytes | None:
 
 
 def _keep(path: Path, binary: bytes) -> None:
-    """Atomically, so that two processes may do it at once; a cache that cannot be written costs time, not results."""
-    scratch = None
+    """A cache that cannot be written costs time, not results."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
-            scratch = Path(file.name)
-            file.write(binary + hashlib.sha256(binary).digest())
-        os.replace(scratch, path)
+        write_whole(path, binary + hashlib.sha256(binary).digest())
     except OSError as error:
         log.warning("%s is not kept: %s", path.name, error)
-        if scratch is not None:
-            scratch.unlink(missing_ok=True)

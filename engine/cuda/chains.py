@@ -26,7 +26,7 @@ from fusedx.engine.cuda.encoding import DeviceEncoding
 from fusedx.engine.cuda.tables import DeviceTables
 from fusedx.engine.denoiser import DenoiserTables
 from fusedx.engine.manifest import MAP_POINTS, Network
-from fusedx.engine.schedule import Schedule, ddim_coefficients, posterior_coefficients
+from fusedx.engine.schedule import Schedule, chain_program
 from fusedx.kernels.conditional_layer import variants
 from fusedx.kernels.conditional_layer.triton import conditional_layer, projected_layer
 from fusedx.kernels.step import triton as step_kernel
@@ -77,15 +77,9 @@ class CudaChains:
         self._v2 = network.family == "diffmic-v2"
         self._steps = schedule.steps
         self._tables = DeviceTables.upload(tables, precision, context.device)
-        if self._v2:
-            d = ddim_coefficients(schedule)
-            columns = [getattr(d, name) for name in step_kernel.COEFFICIENTS["ddim"]]
-            self._order = list(range(schedule.steps))
-        else:
-            p = posterior_coefficients(schedule)
-            columns = [getattr(p, name) for name in step_kernel.COEFFICIENTS["posterior"]]
-            self._order = list(range(schedule.steps - 1, -1, -1))
-        self._coefficients = torch.from_numpy(np.stack(columns, axis=1)).to(context.device)
+        program = chain_program(schedule, v2=self._v2)
+        self._family, self._order = program.family, program.order.tolist()
+        self._coefficients = torch.from_numpy(program.coefficients).to(context.device)
         distance = torch.arange(MAP_POINTS, dtype=torch.float32, device=context.device)[:, None] / float(MAP_POINTS - 1)
         self._near, self._far = (1 - distance).double(), distance.double()  # float32 values, as published
         self._buffers: dict[tuple[int, bool], _Buffers] = {}
@@ -228,7 +222,7 @@ class CudaChains:
 
     def _update(self, b: _Buffers) -> step_kernel.Update:
         mean = None if self._v2 or self._network.noise_prior else b.prior
-        return step_kernel.Update("ddim" if self._v2 else "posterior", self._coefficients, self._tables.bias4, b.partial, mean)
+        return step_kernel.Update(self._family, self._coefficients, self._tables.bias4, b.partial, mean)
 
     def _first_layer(self, b: _Buffers) -> step_kernel.FirstLayer:
         w = self._tables

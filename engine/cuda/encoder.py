@@ -74,28 +74,27 @@ class DeviceEncoder:
     def _ready(self, size: int) -> _Buffers:
         if size not in self._buffers:
             images = torch.zeros(size, 3, IMAGE_SIZE, IMAGE_SIZE, device=self._context.device)
-            with exact_libraries():
-                if self._layout is None:
-                    # In the form that will run: each is compiled for itself.
-                    self._layout = Layout.of(self._evaluate(images[:1] if self._invariant else images, 0))
-                rows = torch.zeros(size, self._layout.width, device=self._context.device)
-                run = self._context.record(lambda: self._whole_batch(images, rows))
+            if self._layout is None:
+                # In the form that will run: each is compiled for itself.
+                self._layout = Layout.of(self._evaluate(images[:1] if self._invariant else images, 0))
+            rows = torch.zeros(size, self._layout.width, device=self._context.device)
+            run = self._context.record(lambda: self._whole_batch(images, rows))
             self._buffers[size] = _Buffers(images, rows, run)
         return self._buffers[size]
 
     def _whole_batch(self, images: torch.Tensor, rows: torch.Tensor) -> None:
         assert self._layout is not None
-        with exact_libraries():
-            if not self._invariant or len(images) == 1:
-                self._layout.write(self._evaluate(images, 0), rows)
-                return
-            branches = self._context.fork(min(BRANCHES, len(images)))
-            for i in range(len(images)):
-                branch = i % BRANCHES
-                with torch.cuda.stream(branches[branch] if branches else None):
-                    self._layout.write(self._evaluate(images[i : i + 1], branch), rows[i : i + 1])
-            self._context.join(branches)
+        if not self._invariant or len(images) == 1:
+            self._layout.write(self._evaluate(images, 0), rows)
+            return
+        branches = self._context.fork(min(BRANCHES, len(images)))
+        for i in range(len(images)):
+            branch = i % BRANCHES
+            with torch.cuda.stream(branches[branch] if branches else None):
+                self._layout.write(self._evaluate(images[i : i + 1], branch), rows[i : i + 1])
+        self._context.join(branches)
 
     def _evaluate(self, images: torch.Tensor, branch: int) -> dict[str, torch.Tensor]:
-        outputs = self._network(images, branch)
+        with exact_libraries():
+            outputs = self._network(images, branch)
         return dict(zip(self._names, outputs, strict=True))

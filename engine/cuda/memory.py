@@ -6,6 +6,7 @@ share is here: host arrays go through one block of page-locked memory, so that c
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -77,8 +78,8 @@ class DeviceMemory(Protocol):
         """Wait for all queued work.  Raises DeviceError where it failed."""
 
 
-class StagedMemory:
-    """What implementations share: bounds, staging, the lock.  A subclass moves bytes: the methods that raise NotImplementedError.
+class StagedMemory(ABC):
+    """What implementations share: bounds, staging, the lock.  A subclass moves bytes: the abstract methods.
 
     The staging block is filled from its start to its end, then waited for; ``synchronize`` makes all of it free again.
     """
@@ -146,29 +147,33 @@ class StagedMemory:
         self._used += nbytes + -nbytes % ALIGNMENT
         return block
 
+    @abstractmethod
     def empty(self, nbytes: int) -> Buffer:
         """See :class:`DeviceMemory`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def zero(self, buffer: Buffer) -> None:
         """See :class:`DeviceMemory`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _current(self) -> AbstractContextManager[Any]:
         """The device's context is current on the calling thread inside."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _page_locked(self, nbytes: int) -> np.ndarray:
-        raise NotImplementedError
+        """uint8 [nbytes] of host memory that the device copies from and to without the processor."""
 
+    @abstractmethod
     def _copy_in(self, target: Buffer, offset: int, block: np.ndarray) -> None:
-        raise NotImplementedError
+        """Queue a copy of page-locked ``block`` to the device."""
 
+    @abstractmethod
     def _copy_out(self, source: Buffer, offset: int, block: np.ndarray) -> None:
-        raise NotImplementedError
+        """Queue a copy from the device to page-locked ``block``."""
 
+    @abstractmethod
     def _wait(self) -> None:
-        raise NotImplementedError
+        """For all queued work."""
 
 
 class DeviceOutputs(Mapping[str, np.ndarray]):

@@ -13,7 +13,7 @@ import numpy as np
 
 from fusedx.engine import sampler
 from fusedx.engine.backends import constant_half
-from fusedx.engine.chain_runner import Encoded, logits
+from fusedx.engine.chain_runner import Encoded, priors
 from fusedx.engine.cuda import driver
 from fusedx.engine.cuda.buckets import pieces
 from fusedx.engine.cuda.chain_kernel import ChainKernel, Conditions, DeviceRows
@@ -22,8 +22,7 @@ from fusedx.engine.cuda.memory import DeviceMemory
 from fusedx.engine.denoiser import DenoiserTables
 from fusedx.engine.errors import UnavailableError
 from fusedx.engine.manifest import MAP_POINTS, Network
-from fusedx.engine.schedule import Schedule, ddim_coefficients, posterior_coefficients
-from fusedx.kernels.chain import DDIM_COEFFICIENTS, POSTERIOR_COEFFICIENTS
+from fusedx.engine.schedule import Schedule, chain_program
 
 log = logging.getLogger("fusedx")
 
@@ -63,7 +62,8 @@ class PersistentChains:
         self._weight_p = tables.weight_p
         with memory.exclusive():
             self._kernel = ChainKernel(tables, gpu, memory, precision, schedule.steps, watchdog_s)
-            self._chain = self._kernel.program(*_chain_program(schedule, v2=self._v2))
+            chain = chain_program(schedule, v2=self._v2)
+            self._chain = self._kernel.program(chain.family, chain.order, chain.coefficients)
             self._eps = self._kernel.program("ddim", np.zeros(1), np.tile(_EPS_STEP, (schedule.steps, 1)))
             memory.synchronize()
         log.info("%s", self._kernel.describe())
@@ -86,7 +86,7 @@ class PersistentChains:
         """See :class:`ChainRunner`.  A chain of one step, whose update returns eps."""
         rows = y.reshape(-1, y.shape[-1])
         with self._memory.exclusive():
-            prior, _ = self._priors(encoded)
+            prior = priors(encoded, v2=self._v2)
             conditions = self._conditions(encoded, prior, None)
             self._memory.write(self._eps.table_row, np.array([step], np.int32))
             pieces_of_eps = []
@@ -116,18 +116,11 @@ class PersistentChains:
 
     def _start(self, encoded: Encoded, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
         """(prior [M,C], mean of the posterior [M,C] or None for zero, start [D,B,C] or [D,B,6,C])."""
-        prior, points = self._priors(encoded)
-        if points:
+        prior = priors(encoded, v2=self._v2)
+        if self._v2:
             return prior, None, sampler.dense_points(noise[0], noise[1])
         mean = None if self._noise_prior else prior
         return prior, mean, noise[0] if mean is None else mean + noise[0]
-
-    def _priors(self, encoded: Encoded) -> tuple[np.ndarray, bool]:
-        """(prior float64 [M,C] of every condition, whether conditions are map points)."""
-        if not self._v2:
-            return encoded["prior"].astype(np.float64), False
-        dense = sampler.dense_points(*logits(encoded))
-        return dense.reshape(-1, dense.shape[-1]), True
 
     def _conditions(self, encoded: Encoded, prior: np.ndarray, mean: np.ndarray | None) -> Conditions:
         constant = constant_half(self._weight_p, prior, np.dtype(np.float32))
@@ -140,15 +133,6 @@ def why_not(gpu: GPU) -> str | None:
     if driver.attribute(gpu.index, "COOPERATIVE_LAUNCH"):
         return None
     return f"{gpu} does not offer cooperative launches, which the persistent chain needs; use the layer-by-layer kernels (triton)"
-
-
-def _chain_program(schedule: Schedule, *, v2: bool) -> tuple[str, np.ndarray, np.ndarray]:
-    """(family, table row of each step, coefficients of each table row)."""
-    if v2:
-        k = ddim_coefficients(schedule)
-        return "ddim", np.arange(schedule.steps), np.stack([getattr(k, name) for name in DDIM_COEFFICIENTS], axis=1)
-    p = posterior_coefficients(schedule)
-    return "posterior", np.arange(schedule.steps)[::-1], np.stack([getattr(p, name) for name in POSTERIOR_COEFFICIENTS], axis=1)
 
 
 def _feature_rows(encoded: Encoded, name: str) -> np.ndarray | DeviceRows:

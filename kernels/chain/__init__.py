@@ -3,8 +3,6 @@
 from fusedx.kernels.chain.layout import FORMATS, MAX_CLASSES, MAX_ROWS
 from fusedx.kernels.chain.pack import pack_weight, pad
 from fusedx.kernels.chain.params import (
-    DDIM_COEFFICIENTS,
-    POSTERIOR_COEFFICIENTS,
     ChainControl,
     ChainParams,
     chain_params,
@@ -13,11 +11,9 @@ from fusedx.kernels.chain.params import (
 from fusedx.kernels.chain.plan import ChainPlan, plan
 
 __all__ = [
-    "DDIM_COEFFICIENTS",
     "FORMATS",
     "MAX_CLASSES",
     "MAX_ROWS",
-    "POSTERIOR_COEFFICIENTS",
     "ChainControl",
     "ChainParams",
     "ChainPlan",

@@ -6,12 +6,10 @@ import ctypes
 from collections.abc import Mapping
 
 from fusedx.kernels.chain.plan import ChainPlan
-from fusedx.kernels.step import COEFFICIENTS
 
 #: In the order of their numbers in ``params.cuh``.
 FAMILIES = ("posterior", "ddim")
-#: Coefficients of a table row, in order; DDIM's row ends with two zeros.
-POSTERIOR_COEFFICIENTS, DDIM_COEFFICIENTS = COEFFICIENTS["posterior"], COEFFICIENTS["ddim"]
+# A table row holds the coefficients of kernels/step in their order; the DDIM row ends with two zeros.
 
 _P = ctypes.c_void_p
 _I = ctypes.c_int32

@@ -16,13 +16,11 @@ import hashlib
 import json
 import logging
 import os
-import stat
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from fusedx.engine.cache_folder import cache_folder
+from fusedx.engine.cache_folder import anyone_may_write, cache_folder, write_whole
 from fusedx.engine.encoder.tensorrt.libraries import version
 from fusedx.engine.encoder.tensorrt.platform import Platform
 from fusedx.engine.errors import UnavailableError
@@ -169,12 +167,12 @@ class PlanCache:
 
     def _require_private(self) -> None:
         try:
-            mode = self.folder.stat().st_mode
+            public = anyone_may_write(self.folder)
         except FileNotFoundError:
             return
         except OSError as error:
             raise UnavailableError(f"the plan cache {self.folder} cannot be read: {error.strerror}; set FUSEDX_CACHE") from None
-        if mode & stat.S_IWOTH:
+        if public:
             raise UnavailableError(f"anyone may write to {self.folder}, and plans are code: chmod o-w it, or set FUSEDX_CACHE")
 
 
@@ -197,18 +195,7 @@ def _why_missing(key: PlanKey, known: list[PlanKey]) -> str:
 
 
 def _write(file: Path, content: bytes) -> None:
-    """Whole or not at all."""
-    name = ""
     try:
-        handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-        with os.fdopen(handle, "wb") as f:
-            f.write(content)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(name, file)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-        if isinstance(error, OSError):
-            raise UnavailableError(f"{file} cannot be written: {error.strerror}; free some space or set FUSEDX_CACHE") from None
-        raise
+        write_whole(file, content)
+    except OSError as error:
+        raise UnavailableError(f"{file} cannot be written: {error.strerror}; free some space or set FUSEDX_CACHE") from None

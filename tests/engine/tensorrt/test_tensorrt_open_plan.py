@@ -90,7 +90,7 @@ def test_a_plan_that_cannot_be_kept_is_used(opened, fakes, monkeypatch, caplog):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("fusedx.engine.encoder.tensorrt.cache.tempfile.mkstemp", full_disk)
+        patched.setattr("fusedx.engine.cache_folder.tempfile.mkstemp", full_disk)
         assert opened().buckets == BUCKETS
     assert "not kept" in caplog.text and "No space left on device; free some space or set FUSEDX_CACHE" in caplog.text
     opened()

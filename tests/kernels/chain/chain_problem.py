@@ -11,9 +11,10 @@ from fusedx.engine.backends.python import PythonDenoiser
 from fusedx.engine.denoiser import DenoiserTables
 from fusedx.engine.sampler import ddim_chain, posterior_chain
 from fusedx.engine.schedule import Schedule, ddim_coefficients, posterior_coefficients
-from fusedx.kernels.chain import DDIM_COEFFICIENTS, POSTERIOR_COEFFICIENTS, ChainPlan, pack_weight, pad, plan
+from fusedx.kernels.chain import ChainPlan, pack_weight, pad, plan
 from fusedx.kernels.chain.reference import ChainInputs, rounded, values
 from fusedx.kernels.conditional_layer.formats import E4M3_TO_FP16
+from fusedx.kernels.step import COEFFICIENTS
 from fusedx.kernels.target import TARGETS
 
 DTYPES = ("fp32", "bf16", "fp16", "fp8")
@@ -132,7 +133,7 @@ def _inputs(dtype, tables, stored, factor, schedule, family, prior, other, featu
     points = dense_points(prior, other).reshape(-1, classes)
     k = ddim_coefficients(schedule)
     coefficients = np.zeros((tables.steps, 6))
-    coefficients[:, :4] = np.stack([getattr(k, n) for n in DDIM_COEFFICIENTS], axis=1)
+    coefficients[:, :4] = np.stack([getattr(k, n) for n in COEFFICIENTS["ddim"]], axis=1)
     start = dense_points(noise[0], noise[1]).reshape(-1, classes)
     entry = np.tile(np.arange(len(points), dtype=np.int32), noise.shape[1])
     common = _common(dtype, tables, stored, factor, points, np.repeat(feature, 6, axis=0))
@@ -143,7 +144,7 @@ def _inputs(dtype, tables, stored, factor, schedule, family, prior, other, featu
 def _posterior_inputs(dtype, tables, stored, factor, schedule, prior, feature, noise, noise_prior) -> ChainInputs:
     steps, draws, images, classes = noise.shape
     k = posterior_coefficients(schedule)
-    coefficients = np.stack([getattr(k, n) for n in POSTERIOR_COEFFICIENTS], axis=1)
+    coefficients = np.stack([getattr(k, n) for n in COEFFICIENTS["posterior"]], axis=1)
     mean = np.zeros_like(prior) if noise_prior else prior
     entry = np.tile(np.arange(images, dtype=np.int32), draws)
     return ChainInputs(
