@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check
 # What an editable install does not pick up by itself.
-BUILD = pyproject.toml setup.py CMakeLists.txt $(wildcard csrc/*.cpp csrc/*.hpp kernels/*/*.cpp kernels/*/*.hpp)
+BUILD = pyproject.toml setup.py CMakeLists.txt $(wildcard csrc/CMakeLists.txt csrc/*/* csrc/include/*/* kernels/CMakeLists.txt kernels/*/*.cpp kernels/*/*.hpp)
 
 .PHONY: demo test wheel-check bench gpu lint clean
 

@@ -141,7 +141,7 @@ def test_sdist_holds_real_folders_and_all_sources(tree):
     assert result.returncode == 0, result.stderr
     (archive,) = (tree / "dist").iterdir()
     members = {m.name.split("/", 1)[1]: m for m in tarfile.open(archive).getmembers() if "/" in m.name}
-    for needed in ("CMakeLists.txt", "setup.py", "LICENSE", "csrc/bindings.cpp", "csrc/vec.hpp", "python/fusedx/engine/errors.py",
+    for needed in ("CMakeLists.txt", "setup.py", "LICENSE", "csrc/python/bindings.cpp", "csrc/runtime/vec.hpp", "python/fusedx/engine/errors.py",
                    "python/fusedx/kernels/conditional_layer/panels.cpp", "python/fusedx/kernels/conditional_layer/softplus.hpp"):
         assert members[needed].isfile(), needed
     assert not [n for n, m in members.items() if m.issym() or n.endswith((".so", "_build_info.json"))]
@@ -173,7 +173,7 @@ def library(tmp_path_factory) -> Path:
 USE = """
 #include <cstdio>
 #include "conditional_layer/conditional_layer.hpp"
-#include "thread_pool.hpp"
+#include "runtime/thread_pool.hpp"
 int main() {  // one input, one output: softplus(0) = log 2
     float u = 1, weight = 0, panels[32], a = 1, c = 0, out = 0;
     int32_t t = 0;
@@ -194,7 +194,7 @@ def test_the_library_builds_links_and_runs_without_python(library):
     assert not list(library.rglob("_native*"))
     (library / "use.cpp").write_text(USE)
     compiler = shutil.which(os.environ.get("CXX", "c++"), path=TOOLS)
-    source = [f"-I{ROOT / 'csrc'}", f"-I{ROOT / 'python/fusedx'}", f"-I{ROOT / 'kernels'}", "use.cpp", "libfusedx_kernels.a", "-pthread"]
+    source = [f"-I{ROOT / 'csrc'}", f"-I{ROOT / 'python/fusedx'}", f"-I{ROOT / 'kernels'}", "use.cpp", "kernels/libfusedx_kernels.a", "-pthread"]
     command = [compiler, "-std=c++20", *source, "-o", "use"]
     done = subprocess.run(command, cwd=library, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

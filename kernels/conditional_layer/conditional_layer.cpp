@@ -5,7 +5,7 @@
 #include <cstring>
 #include <vector>
 
-#include "thread_pool.hpp"
+#include "runtime/thread_pool.hpp"
 
 namespace fusedx {
 namespace {

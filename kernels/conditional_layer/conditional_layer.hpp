@@ -7,7 +7,7 @@
 
 #include <cstdint>
 
-#include "isa.hpp"
+#include "runtime/isa.hpp"
 
 namespace fusedx {
 

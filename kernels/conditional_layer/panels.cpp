@@ -5,7 +5,7 @@
 // number of threads does exactly that, so a row's bits never change.
 #include "conditional_layer.hpp"
 #include "softplus.hpp"
-#include "vec.hpp"
+#include "runtime/vec.hpp"
 
 namespace fusedx::FUSEDX_ISA {
 namespace {

@@ -2,7 +2,7 @@
 // Above 20 PyTorch returns x itself; so does this, since log1p(exp(-20)) = 2e-9 is less than half a unit of 20.
 #pragma once
 
-#include "vec.hpp"
+#include "runtime/vec.hpp"
 
 namespace fusedx::FUSEDX_ISA {
 namespace {

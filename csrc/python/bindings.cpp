@@ -12,12 +12,12 @@
 #include <string>
 #include <vector>
 
-#include "cpu_quota.hpp"
-#include "isa.hpp"
+#include "runtime/cpu_quota.hpp"
+#include "runtime/isa.hpp"
 #include "kernels/conditional_layer/conditional_layer.hpp"
 #include "kernels/philox/philox.hpp"
 #include "kernels/resize/resize.hpp"
-#include "thread_pool.hpp"
+#include "runtime/thread_pool.hpp"
 
 namespace py = pybind11;
 using Maybe = std::optional<py::array>;

@@ -1,4 +1,4 @@
-#include "thread_pool.hpp"
+#include "runtime/thread_pool.hpp"
 
 #include <pthread.h>
 #include <sched.h>
@@ -19,7 +19,7 @@
 #include <thread>
 #include <utility>
 
-#include "cpu_quota.hpp"
+#include "runtime/cpu_quota.hpp"
 
 namespace fusedx {
 namespace {

@@ -1,4 +1,4 @@
-#include "isa.hpp"
+#include "runtime/isa.hpp"
 
 #include <cstdlib>
 #include <stdexcept>
