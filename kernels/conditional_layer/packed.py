@@ -28,7 +28,7 @@ def shapes(form: str, outputs: int, inputs: int) -> dict[str, tuple[tuple[int, .
     Raises ValueError for an unknown format, and for more inputs than it can have.
     """
     if form in ("int8", "int4") and inputs > MOST_INTEGER_INPUTS:
-        raise ValueError(f"{form} weights: expected at most {MOST_INTEGER_INPUTS} inputs, whose sums fit 32 bits, got {inputs}; use bf16 or fp16")
+        raise ValueError(f"{form} weights: expected at most {MOST_INTEGER_INPUTS} inputs (32-bit sums), got {inputs}; use bf16")
     wide = -(-outputs // WIDE_PANEL)
     if form == "fp32":
         return {"panels": ((outputs, inputs), "F32")}
