@@ -9,13 +9,14 @@ import platform
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
 import fusedx
+from fusedx import self_test
 from fusedx.compiler import checkpoint as checkpoints
 from fusedx.compiler import classes as class_names
 from fusedx.engine import compiled, safetensors, schedule
@@ -121,6 +122,9 @@ def compile_checkpoint(
             notes=(*ckpt.notes, *(f"ignored {name}" for name in ignored)),
             metrics=dict(metrics or {}),
         )
+        progress("recording the self test")
+        answer, why_not = self_test.record(compiled.CompiledModel(scratch, manifest, ""))
+        manifest = replace(manifest, self_test=answer, notes=manifest.notes + ((why_not,) if why_not else ()))
         (scratch / compiled.MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
         _publish(scratch, target, overwrite)
     except OSError as error:
