@@ -12,6 +12,8 @@ graph's own form and written by onnx_file.py like everything else.  Its settings
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,10 +29,11 @@ from fusedx.engine.errors import UnavailableError
 _PAIR = (qdq.QUANTIZE, qdq.DEQUANTIZE)
 
 
-def quantize_trunk(trunk: Graph, samples: list[np.ndarray], shape: tuple[int, ...]) -> Graph:
+def quantize_trunk(trunk: Graph, prefix: str, samples: list[np.ndarray]) -> Graph:
     """A trunk of one input and one output, quantised.
 
-    samples: float32 arrays of ``shape``, what the trunk reads for each calibration image.
+    prefix: of the names of its constants, and of those that are added.  samples: float32 arrays of one shape, what the trunk reads
+    for each calibration image.
     Raises UnavailableError where NNCF cannot run.
     """
     try:
@@ -43,7 +46,7 @@ def quantize_trunk(trunk: Graph, samples: list[np.ndarray], shape: tuple[int, ..
     settings = advanced.AdvancedQuantizationParameters(overflow_fix=advanced.OverflowFix.ENABLE, disable_bias_correction=True)
     with _quiet(nncf):
         model = nncf.quantize(
-            _to_onnx(trunk, shape),
+            _to_onnx(trunk, samples[0].shape),
             nncf.Dataset([{trunk.inputs[0]: sample} for sample in samples]),
             subset_size=len(samples),
             target_device=nncf.TargetDevice.CPU,
@@ -51,20 +54,19 @@ def quantize_trunk(trunk: Graph, samples: list[np.ndarray], shape: tuple[int, ..
             ignored_scope=nncf.IgnoredScope(names=[node.outputs[0] for node in rest]) if transformer else None,
             advanced_parameters=settings,
         )
-    return _from_onnx(model, trunk)
+    return _from_onnx(model, trunk, prefix)
 
 
 @contextmanager
 def _quiet(nncf: Any) -> Iterator[None]:
-    """NNCF reports to standard output; here only what goes wrong is of interest."""
-    log = logging.getLogger("nncf")
-    before, disabled = log.level, nncf.common.logging.track_progress
+    """NNCF logs and draws progress bars on standard output; here only its errors are of interest."""
+    before = logging.getLogger("nncf").level
     nncf.set_log_level(logging.ERROR)
     try:
-        yield
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
     finally:
         nncf.set_log_level(before or logging.INFO)
-    del disabled
 
 
 def _to_onnx(trunk: Graph, shape: tuple[int, ...]) -> Any:
@@ -83,30 +85,41 @@ def _to_onnx(trunk: Graph, shape: tuple[int, ...]) -> Any:
     return shape_inference.infer_shapes(model)
 
 
-def _from_onnx(model: Any, trunk: Graph) -> Graph:
-    """The quantised nodes and their constants, under names of the values that they quantise."""
-    from onnx import helper, numpy_helper
+def _from_onnx(model: Any, trunk: Graph, prefix: str) -> Graph:
+    """What NNCF returned, as a graph: its pairs in the form of engine/encoder/qdq.py, all else as it was."""
+    from onnx import numpy_helper
 
     arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     original = {node.outputs[0]: node for node in trunk.nodes}
-    out = Graph(list(trunk.inputs), list(trunk.outputs))
+    out = Graph(list(trunk.inputs), list(trunk.outputs), constants=dict(trunk.constants))
+    names: dict[str, str] = {}  # of NNCF -> ours; the two trunks that read the image must not share one
     for proto in model.graph.node:
-        inputs, (output,) = tuple(proto.input), tuple(proto.output)
-        if proto.op_type not in _PAIR:
-            out.nodes.append(Node(proto.op_type, inputs, (output,), original[proto.name].attributes))
-            continue
-        given = {a.name: helper.get_attribute_value(a) for a in proto.attribute}
-        scale, zero = arrays[inputs[1]], arrays[inputs[2]]
-        if proto.op_type == qdq.QUANTIZE:
-            attributes: dict[str, object] = {}
+        (made,) = proto.output
+        if proto.op_type in _PAIR:
+            kind = "quantized" if proto.op_type == qdq.QUANTIZE else "dequantized"
+            names[made] = f"{prefix}{made.removeprefix('q_output_').removeprefix('dq_output_').removeprefix(prefix)}.{kind}"
+            out.nodes.append(_pair(proto, arrays, names, out.constants))
         else:
-            axis = int(given.get("axis", 1))
-            weight = arrays.get(inputs[0])
-            attributes = {"axis": axis % weight.ndim if weight is not None else 1}
-            if weight is not None and not scale.ndim:  # one scale for all of a weight's channels
-                n = weight.shape[attributes["axis"]]  # type: ignore[index]
-                arrays[inputs[1]], arrays[inputs[2]] = np.full(n, scale), np.full(n, zero)
-        out.nodes.append(Node(proto.op_type, inputs, (output,), attributes))
+            inputs = tuple(names.get(name, name) for name in proto.input)
+            out.nodes.append(Node(proto.op_type, inputs, (made,), original[made].attributes))
     used = {name for node in out.nodes for name in node.inputs}
-    out.constants = {name: np.ascontiguousarray(array) for name, array in arrays.items() if name in used}
+    out.constants = {name: array for name, array in out.constants.items() if name in used}
     return out
+
+
+def _pair(proto: Any, arrays: dict[str, np.ndarray], names: dict[str, str], constants: dict[str, np.ndarray]) -> Node:
+    """One of NNCF's two operators; its constants are added under the name of what it makes."""
+    source, scale, zero = proto.input
+    name = names[proto.output[0]]
+    base = name.rpartition(".")[0]
+    weight = arrays.get(source)
+    given = next((int(a.i) for a in proto.attribute if a.name == "axis"), 1)
+    axis = given % weight.ndim if weight is not None else given
+    shape = () if weight is None else (weight.shape[axis],)
+    # A scale for a whole value has shape [1] in NNCF's graphs; a weight has one scale an output even where NNCF chose one for all.
+    constants[f"{base}.scale"] = np.array(np.broadcast_to(arrays[scale].reshape(-1) if shape else arrays[scale].reshape(()), shape))
+    constants[f"{base}.zero"] = np.array(np.broadcast_to(arrays[zero].reshape(-1) if shape else arrays[zero].reshape(()), shape))
+    if weight is not None:
+        constants[f"{base}.int8"] = weight
+    inputs = (f"{base}.int8" if weight is not None else names.get(source, source), f"{base}.scale", f"{base}.zero")
+    return Node(proto.op_type, inputs, (name,), {} if proto.op_type == qdq.QUANTIZE else {"axis": axis})
