@@ -9,26 +9,41 @@ import platform
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
 import fusedx
+from fusedx import self_test
 from fusedx.compiler import checkpoint as checkpoints
 from fusedx.compiler import classes as class_names
-from fusedx.engine import compiled, schedule
-from fusedx.engine.denoiser import fold
+from fusedx.engine import compiled, safetensors, schedule
+from fusedx.engine.denoiser import StoredDenoiser, fold
 from fusedx.engine.encoder import network as encoder_network
 from fusedx.engine.encoder import onnx_file
+from fusedx.engine.encoder.graph import Graph
 from fusedx.engine.errors import CheckpointError, ConfigError, ModelFormatError, UnavailableError
-from fusedx.engine.manifest import FORMAT, GRID, IMAGE_SIZE, PRECISIONS, REGIONS, TASKS, Manifest, Network, Preprocessing, check_chain
+from fusedx.engine.manifest import (
+    ENCODER_PRECISIONS,
+    FORMAT,
+    GRID,
+    IMAGE_SIZE,
+    PRECISIONS,
+    REGIONS,
+    TASKS,
+    Manifest,
+    Network,
+    Preprocessing,
+    check_chain,
+)
 from fusedx.engine.weights import check
 from fusedx.scratch import folder_beside
 
 #: Package as pip knows it -> module.
-_PACKAGES = {"torch": "torch", "onnx": "onnx", "safetensors": "safetensors", "pyyaml": "yaml"}
+_PACKAGES = {"torch": "torch", "onnx": "onnx", "pyyaml": "yaml"}
 Progress = Callable[[str], None]
 
 
@@ -49,6 +64,8 @@ def compile_checkpoint(
     classes: str | None = None,
     steps: int | None = None,
     precision: str = "fp32",
+    encoder_precision: str = "fp32",
+    calibration: str | os.PathLike[str] | None = None,
     task: str = "multiclass",
     exif_orientation: str = "ignore",
     metrics: dict[str, object] | None = None,
@@ -60,6 +77,8 @@ def compile_checkpoint(
     source: a DiffMIC folder (ckpt_best.pth, aux_ckpt_best.pth, config.yml) or a DiffMIC-v2 .ckpt file.
     output: folder to make, by convention NAME.fusedx; it must not exist unless ``overwrite``.
     classes: aptos | isic2018 | pmg | a file with one name a line.  steps: see ``Schedule.steps``.
+    precision: format of the denoiser's weights: fp32 | bf16 | fp16 | int8 | int4.  encoder_precision: fp32 | int8, whose ranges are
+    measured on the pictures of the folder ``calibration`` (needs nncf).  A GPU needs both in fp32.
     progress: called with a line of text as each stage begins.
 
     Raises CheckpointError, ConfigError, UnavailableError (torch or onnx missing) or ModelFormatError (output exists).
@@ -67,6 +86,7 @@ def compile_checkpoint(
     """
     if precision not in PRECISIONS:
         raise UnavailableError(f"precision {precision!r} is not available; there is: {', '.join(PRECISIONS)}")
+    _check_encoder_precision(encoder_precision, calibration)
     if task not in TASKS:
         raise ConfigError(f"task must be one of {', '.join(TASKS)}; got {task!r}")
     preprocessing = Preprocessing(exif_orientation=exif_orientation)
@@ -88,6 +108,14 @@ def compile_checkpoint(
         tables = fold(ckpt.network, ckpt.model, timesteps(ckpt.network, ckpt.schedule), ckpt.schedule.train_timesteps)
     ignored = check(ckpt.prior, ckpt.model)
     _check_folded(graph.constants | tables.arrays())
+    notes = [*ckpt.notes, *(f"ignored {name}" for name in ignored)]
+    if calibration is not None:
+        graph, further = _quantised(graph, ckpt.network, calibration, exif_orientation, progress)
+        notes += further
+    program = schedule.chain_program(ckpt.schedule, v2=ckpt.network.family == "diffmic-v2")
+    if precision != "fp32":
+        progress(f"packing the denoiser in {precision}")
+    stored = StoredDenoiser.pack(tables, ckpt.network, program.coefficients, precision)
 
     made: list[Path] = []
     scratch = None
@@ -97,7 +125,7 @@ def compile_checkpoint(
         progress(f"writing {compiled.ENCODER}")
         onnx_file.write(graph, scratch / compiled.ENCODER, _output_shapes(ckpt.network), IMAGE_SIZE)
         progress(f"writing {compiled.DENOISER}")
-        _save_tables(tables.arrays(), scratch / compiled.DENOISER)
+        safetensors.write(stored.arrays, scratch / compiled.DENOISER)
         progress("hashing")
         manifest = Manifest(
             network=ckpt.network,
@@ -108,14 +136,18 @@ def compile_checkpoint(
             preprocessing=preprocessing,
             probabilities=_probabilities_statement(ckpt.network, task),
             precision=precision,
+            encoder_precision=encoder_precision,
             default_draws=1,
             default_seed=0,
             source={path.name: compiled.file_entry(path) for path in ckpt.files},
             files={name: compiled.file_entry(scratch / name) for name in compiled.FILES},
-            versions=_versions(),
-            notes=(*ckpt.notes, *(f"ignored {name}" for name in ignored)),
+            versions=_versions(("nncf",) if calibration is not None else ()),
+            notes=tuple(notes),
             metrics=dict(metrics or {}),
         )
+        progress("recording the self test")
+        answer, why_not = self_test.record(compiled.CompiledModel(scratch, manifest, ""))
+        manifest = replace(manifest, self_test=answer, notes=manifest.notes + ((why_not,) if why_not else ()))
         (scratch / compiled.MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
         _publish(scratch, target, overwrite)
     except OSError as error:
@@ -132,6 +164,30 @@ def compile_checkpoint(
 def timesteps(network: Network, s: schedule.Schedule) -> np.ndarray:
     """int64 [steps]: the timestep of each row of the denoiser's tables."""
     return np.arange(s.steps) if network.family == "diffmic-v1" else schedule.ddim_coefficients(s).timesteps
+
+
+def _check_encoder_precision(precision: str, calibration: str | os.PathLike[str] | None) -> None:
+    if precision not in ENCODER_PRECISIONS:
+        raise UnavailableError(f"encoder precision {precision!r} is not available; there is: {', '.join(ENCODER_PRECISIONS)}")
+    if (precision == "int8") != (calibration is not None):
+        raise ConfigError("an int8 encoder and a calibration folder need each other: give both or neither")
+    if precision == "int8" and (missing := [name for name in ("nncf", "openvino") if find_spec(name) is None]):
+        raise UnavailableError(f"an int8 encoder needs {', '.join(missing)}: pip install 'fusedx[quantize]'")
+
+
+def _quantised(
+    graph: Graph, network: Network, calibration: str | os.PathLike[str], exif_orientation: str, progress: Progress
+) -> tuple[Graph, list[str]]:
+    """The encoder in int8, and what the manifest should say about it."""
+    from fusedx.compiler.calibration import read_folder
+    from fusedx.compiler.quantize import quantize_encoder
+    from fusedx.inputs import ReadOptions
+
+    progress("reading the calibration pictures")
+    found = read_folder(calibration, ReadOptions(exif_orientation=exif_orientation))
+    graph, report = quantize_encoder(graph, network, found.images, progress)
+    skipped = f", {len(found.skipped)} files skipped" if found.skipped else ""
+    return graph, [report.note(), f"calibration set: {len(found.images)} pictures{skipped}, sha256 {found.digest}"]
 
 
 def _make_parents(target: Path) -> list[Path]:
@@ -246,19 +302,6 @@ def _exchange(a: Path, b: Path) -> bool:
     return call(here, os.fsencode(a), here, os.fsencode(b), ctypes.c_uint(exchange)) == 0
 
 
-def _save_tables(arrays: dict[str, np.ndarray], path: Path) -> None:
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
-
-    path.touch()
-    mode = path.stat().st_mode
-    try:
-        save_file(arrays, path)
-        path.chmod(mode)  # that package makes the file private; ours is as readable as anything else this user writes
-    except SafetensorError as error:  # how that package reports a full disk
-        raise OSError(str(error)) from None
-
-
 def _output_shapes(network: Network) -> dict[str, tuple[tuple[int | str, ...], type]]:
     c, f, b = network.num_classes, network.feature_dim, "batch"
     shapes: dict[str, tuple[tuple[int | str, ...], type]] = {
@@ -280,9 +323,10 @@ def _probabilities_statement(network: Network, task: str) -> str:
     return "softmax of the final map's mean; DiffMIC-v2 publishes scores only, so this is DiffMIC's rule applied to them"
 
 
-def _versions() -> dict[str, str]:
+def _versions(further: tuple[str, ...]) -> dict[str, str]:
     import onnx
     import torch
 
     libraries = {"numpy": np.__version__, "torch": torch.__version__, "onnx": onnx.__version__}
+    libraries |= {name: import_module(name).__version__ for name in further}
     return {"fusedx": fusedx.__version__, "python": platform.python_version(), **libraries}
