@@ -202,6 +202,8 @@ std::vector<int> pool_probe(int parts, int fail) {
 
 }  // namespace
 
+void bind_softmax(py::module_& m);  // softmax.cpp
+
 PYBIND11_MODULE(_native, m) {
     m.doc() = "The C++ kernels of fusedx; call them through fusedx.kernels.<operation>.";
     m.def("isas", [] {
@@ -220,6 +222,7 @@ PYBIND11_MODULE(_native, m) {
     m.def("philox_uniform", [](py::array key, py::array counters) { return philox<double>(fusedx::philox_uniform, key, counters, {0}); });
     m.def("philox_normal", [](py::array key, py::array counters) { return philox<double>(fusedx::philox_normal, key, counters, {0}); });
     m.def("resize_bilinear", &resize_bilinear);
+    bind_softmax(m);
     m.def("_cpu_quota", &fusedx::cpu_quota, py::arg("root") = "");
     m.def("_pool_probe", &pool_probe, py::arg("parts"), py::arg("fail") = -1);
 }

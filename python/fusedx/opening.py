@@ -51,7 +51,7 @@ def open_engine(
     m = compiled.manifest
     # The encoder first: it needs the most memory while it loads, and gives half of it back.
     opened = open_encoder(encoder, compiled.encoder, encoder_threads)
-    chains = HostChains(m.network, m.schedule, open_backend(backend, compiled.denoiser()))
+    chains = HostChains(m.network, m.schedule, open_backend(backend, compiled.stored_denoiser().tables()))
     return Engine(m.network, m.schedule, m.task, opened, chains), HostPreparation()
 
 
