@@ -51,9 +51,10 @@ struct Model::Block {
     std::vector<uint8_t> usable;  // 0: not finite
 };
 
-Model::Model(ModelFacts facts, std::unique_ptr<Encoder> encoder, std::unique_ptr<Chain> chain, const ModelOptions& options)
-    : facts_(std::move(facts)), options_(options), process_(getpid()), encoder_(std::move(encoder)), chain_(std::move(chain)),
-      budget_(working_memory(options, chain_->weight_bytes() + encoder_->weight_bytes())) {}
+Model::Model(ModelFacts facts, std::unique_ptr<Encoder> encoder, std::unique_ptr<Chain> chain, const ModelOptions& options,
+             std::shared_ptr<const void> tables)
+    : facts_(std::move(facts)), options_(options), process_(getpid()), tables_(std::move(tables)), encoder_(std::move(encoder)),
+      chain_(std::move(chain)), budget_(working_memory(options, chain_->weight_bytes() + encoder_->weight_bytes())) {}
 
 int Model::threads() const { return options_.threads > 0 ? std::min(options_.threads, pool_threads()) : pool_threads(); }
 
@@ -64,7 +65,7 @@ void Model::classify(std::span<const ImageView> images, const ClassifyOptions& o
         throw Error(Status::unavailable, "this model was opened before a fork, and its threads did not come along: open it in the child process");
     if (options.draws < 1 || options.draws > kMostDraws)
         throw Error(Status::bad_argument, "draws must be from 1 to 65536, got " + std::to_string(options.draws));
-    const ThreadBudget threads(options_.threads);
+    const ThreadBudget threads(options_.threads > 0 ? options_.threads : pool_threads());
 
     std::vector<ImageView> usable;
     std::vector<ImageResult*> wanted;
@@ -78,7 +79,7 @@ void Model::classify(std::span<const ImageView> images, const ClassifyOptions& o
     const int64_t count = static_cast<int64_t>(usable.size()), classes = facts_.classes();
     const BatchSizes sizes{std::max<int64_t>(1, count), options.draws, ddim ? kMapPoints : 1, ddim ? 2 : facts_.manifest.schedule.steps, classes, facts_.features()};
     const auto bytes_of = [&](const fusedx::Block& b) {
-        return block_bytes(sizes, b) + chain_->workspace_bytes(b.images * b.draws * sizes.rows_per_chain);
+        return block_bytes(sizes, b) + chain_->workspace_bytes(b.images, b.draws);
     };
     const int64_t least = bytes_of({1, 1});
     if (budget_.limited() && least > budget_.limit())
@@ -141,12 +142,14 @@ void Model::run_chains(const Block& block, std::span<ImageResult*> results, cons
     std::vector<int32_t> labels(options.draws * count);
     std::vector<uint8_t> finite(block.usable);
 
+    RunOptions run;
+    run.cancelled = options.cancelled;
     for (int64_t first = 0; first < options.draws; first += most) {
         stop_if(options.cancelled);
         const int64_t draws = std::min(most, options.draws - first);
         const NoiseShape shape{noise_rows, draws, count, classes};
         for (int64_t i = 0; i < count; ++i) draw_noise(block.keys[i], ddim, shape, first, i, noise.get());
-        chain_->run(encoded, noise.get(), draws, draw_scores.data(), nullptr, options.cancelled);
+        chain_->run(encoded, noise.get(), draws, draw_scores.data(), run);
         for (int64_t d = 0; d < draws; ++d)  // added in order of draws, so that blocks do not show
             for (int64_t i = 0; i < count; ++i) {
                 const double* own = &draw_scores[(d * count + i) * classes];

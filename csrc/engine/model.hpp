@@ -68,8 +68,9 @@ public:
     // Throws Error (bad_model, unavailable, out_of_memory, bad_argument).
     static std::unique_ptr<Model> open(const std::string& path, const ModelOptions& options);
 
-    // Of parts, for tests.
-    Model(ModelFacts facts, std::unique_ptr<Encoder> encoder, std::unique_ptr<Chain> chain, const ModelOptions& options);
+    // Of parts.  tables: what the chain has views of.
+    Model(ModelFacts facts, std::unique_ptr<Encoder> encoder, std::unique_ptr<Chain> chain, const ModelOptions& options,
+          std::shared_ptr<const void> tables);
 
     // Fills results[i] for images[i]; an image that cannot be used gets a reason and disturbs nothing.
     // Throws Error (cancelled, out_of_memory, bad_argument, unavailable, internal); results are then of no meaning.
@@ -95,6 +96,7 @@ private:
     const ModelFacts facts_;
     const ModelOptions options_;
     const int64_t process_;
+    const std::shared_ptr<const void> tables_;
     std::unique_ptr<Encoder> encoder_;
     std::unique_ptr<Chain> chain_;
     mutable MemoryBudget budget_;
