@@ -1,7 +1,5 @@
 #include "api/outcome.hpp"
 
-#include <cxxabi.h>
-
 #include <algorithm>
 #include <cstring>
 #include <exception>
@@ -48,8 +46,6 @@ fx_status fail_with_current_exception() noexcept {
         return fail_plain(FX_BAD_ARGUMENT, error.what());
     } catch (const std::exception& error) {
         return fail_plain(FX_INTERNAL, error.what());
-    } catch (const abi::__forced_unwind&) {  // pthread_cancel and pthread_exit must go on
-        throw;
     } catch (...) {
         return fail_plain(FX_INTERNAL, "an unknown exception");
     }

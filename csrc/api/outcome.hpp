@@ -1,6 +1,8 @@
 // What every function of the C interface does around its work: no exception leaves it, and the last error is kept for the thread.
 #pragma once
 
+#include <pthread.h>
+
 #include <string>
 
 #include "error.hpp"
@@ -16,8 +18,19 @@ const char* last_error() noexcept;
 // Of the exception that is being handled.
 fx_status fail_with_current_exception() noexcept;
 
+// pthread_cancel would unwind through our frames while other threads still work for them: it has to wait until the call is over.
+class NotCancelled {
+public:
+    NotCancelled() { pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before_); }
+    ~NotCancelled() { pthread_setcancelstate(before_, nullptr); }
+
+private:
+    int before_;
+};
+
 template <class Work>
 fx_status guarded(const Work& work) noexcept {
+    const NotCancelled whole_call;
     try {
         return work();
     } catch (...) {
