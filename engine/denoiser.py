@@ -64,8 +64,8 @@ class DenoiserTables:
 class StoredDenoiser:
     """What denoiser.safetensors holds: the tables, weight2 and weight3 in the format ``precision``, and the chain's coefficients.
 
-    arrays: names and shapes as :func:`stored_shapes` says.  A packed matrix is ``<name>.panels`` and, for integers, ``<name>.scale``; in fp32 it
-    is ``<name>`` itself.  coefficients float64 [T, columns], as ``fusedx.engine.schedule.chain_program`` makes them.
+    arrays: names and shapes as :func:`stored_shapes` says.  A packed matrix is ``<name>.panels`` and, for integers, ``<name>.scale``;
+    in fp32 it is ``<name>`` itself.  coefficients float64 [T, columns], as ``fusedx.engine.schedule.chain_program`` makes them.
     """
 
     network: Network
@@ -84,8 +84,8 @@ class StoredDenoiser:
         if set(arrays) != set(expected):
             missing, further = sorted(set(expected) - set(arrays)), sorted(set(arrays) - set(expected))
             raise ModelFormatError(
-                f"denoiser.safetensors lacks {missing or 'nothing'} and has {str(further)[:500] if further else 'nothing'} beside what a model in "
-                f"{precision} holds: it is of another precision, or made before formats were settled; compile the checkpoint again"
+                f"denoiser.safetensors is not that of a model in {precision}: it lacks {missing or 'nothing'} and has "
+                f"{str(further)[:500] if further else 'nothing'} beside; compile the checkpoint again"
             )
         for name, (shape, dtype) in expected.items():
             if arrays[name].shape != shape or dtype_name(arrays[name]) != dtype:
@@ -94,7 +94,7 @@ class StoredDenoiser:
         # Not to the last bit: some schedules take a cosine or an exponential of the C library, which differ between machines.
         derived = chain_program(schedule, v2=network.family == "diffmic-v2").coefficients
         if not np.allclose(arrays["coefficients"], derived, rtol=1e-5, atol=1e-9):
-            raise ModelFormatError("denoiser.safetensors: coefficients are not those of the manifest's schedule: damaged, or of another model")
+            raise ModelFormatError("denoiser.safetensors: coefficients differ from those of the manifest's schedule: it is of another model")
         return StoredDenoiser(network, precision, arrays)
 
     @staticmethod
@@ -112,6 +112,12 @@ class StoredDenoiser:
             arrays |= {f"{name}.{part}": parts[part] for part in parts}
             release_pages(array)  # the mapped original, if it was one, is not read again
         return StoredDenoiser(network, precision, arrays)
+
+    def in_precision(self, precision: str) -> StoredDenoiser:
+        """The same, packed in ``precision`` if it is not; only what is stored in fp32 can be."""
+        if precision == self.precision:
+            return self
+        return StoredDenoiser.pack(self.tables(), self.network, self.coefficients, precision)
 
     def tables(self) -> DenoiserTables:
         """Everything as float32; packed matrices become what their stored weights are worth, in memory of their own."""

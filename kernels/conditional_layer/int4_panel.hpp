@@ -26,30 +26,23 @@ void add_groups(const uint8_t* x, const int32_t* sums, const char* w, const fp16
                 for (int v = 0; v < V; ++v) sum[r][v] = all(-8 * sums[g * ROWS + r]);
             for (int64_t j = 0; j < kGroupSteps; ++j) {
                 const int64_t step = g * kGroupSteps + j;
-                if constexpr (AHEAD > 0)
-                    if (part == 0)
-#pragma GCC unroll 4
-                        for (int i = 0; i < AHEAD; ++i) __builtin_prefetch(ahead + (step * AHEAD + i) * 64, 0, 3);
-                NibbleWeights low[V], high[V];
+                if (part == 0) prefetch<AHEAD>(ahead, step);
+                const char* const bytes = w + step * kPanelBytes + part * kBytes;
+                const uint8_t* const quads = x + (g * 2 * kGroupSteps + j) * ROWS * kQuad;
+                const auto multiply = [&](const uint8_t* quad, auto&& half) __attribute__((always_inline)) {
+                    NibbleWeights weight[V];
 #pragma GCC unroll 8
-                for (int v = 0; v < V; ++v) {
-                    const ivec both = load_bytes(w + step * kPanelBytes + (part + v) * kBytes);
-                    low[v] = nibble_weights(both & all(0x0f0f0f0f));
-                    high[v] = nibble_weights((both >> 4) & all(0x0f0f0f0f));
-                }
-                const uint8_t* const first = x + (g * 2 * kGroupSteps + j) * ROWS * kQuad;
+                    for (int v = 0; v < V; ++v) weight[v] = nibble_weights(half(load_bytes(bytes + v * kBytes)) & all(0x0f0f0f0f));
 #pragma GCC unroll 8
-                for (int r = 0; r < ROWS; ++r) {
-                    const NibbleInputs input = nibble_inputs(broadcast_quad(first + r * kQuad));
+                    for (int r = 0; r < ROWS; ++r) {
+                        const NibbleInputs input = nibble_inputs(broadcast_quad(quad + r * kQuad));
 #pragma GCC unroll 8
-                    for (int v = 0; v < V; ++v) sum[r][v] = dot4_nibbles(sum[r][v], input, low[v]);
-                }
-#pragma GCC unroll 8
-                for (int r = 0; r < ROWS; ++r) {
-                    const NibbleInputs input = nibble_inputs(broadcast_quad(first + (kGroupSteps * ROWS + r) * kQuad));
-#pragma GCC unroll 8
-                    for (int v = 0; v < V; ++v) sum[r][v] = dot4_nibbles(sum[r][v], input, high[v]);
-                }
+                        for (int v = 0; v < V; ++v) sum[r][v] = dot4_nibbles(sum[r][v], input, weight[v]);
+                    }
+                };
+                multiply(quads, [](ivec both) { return both; });
+                if constexpr (ROWS > 4) asm volatile("" ::: "memory");  // read the weights again: both halves at a time are too many for the registers
+                multiply(quads + kGroupSteps * ROWS * kQuad, [](ivec both) { return both >> 4; });
             }
 #pragma GCC unroll 8
             for (int v = 0; v < V; ++v) {
@@ -64,16 +57,12 @@ void add_groups(const uint8_t* x, const int32_t* sums, const char* w, const fp16
 }
 
 using AddGroups = void (*)(const uint8_t*, const int32_t*, const char*, const fp16*, int64_t, const char*, float*);
-template <int AHEAD>
-AddGroups add_groups_for(int64_t rows) {
-    switch (rows) {
-        case 1: return add_groups<1, AHEAD>;
-        case 2: return add_groups<2, AHEAD>;
-        case 3: return add_groups<3, AHEAD>;
-        case 4: return add_groups<4, AHEAD>;
-        case 5: return add_groups<kRows < 5 ? kRows : 5, AHEAD>;
-        default: return add_groups<kRows < 6 ? kRows : 6, AHEAD>;
-    }
+inline AddGroups add_groups_for(int64_t rows, int lines) {
+#define FUSEDX_FORMS(R) {add_groups<R, 0>, add_groups<R, 1>, add_groups<R, 2>}
+    static constexpr AddGroups kForms[][3] = {FUSEDX_FORMS(1), FUSEDX_FORMS(2), FUSEDX_FORMS(3), FUSEDX_FORMS(4),
+                                              FUSEDX_FORMS((kRows < 5 ? kRows : 5)), FUSEDX_FORMS((kRows < 6 ? kRows : 6))};
+#undef FUSEDX_FORMS
+    return kForms[rows - 1][lines];
 }
 
 // One panel of all rows: total [rows, 64] = sums of x * w over all inputs, w with its scales.
@@ -85,11 +74,9 @@ inline void int4_sums(const RowsView& view, const char* w, const fp16* scale, fl
         const char* ahead = here + length * kGroupSteps * kPanelBytes;
         for (int64_t block = 0; block < view.blocks; ++block) {
             const int64_t first = view.first(block), rows = view.first(block + 1) - first;
-            const uint8_t* const x = view.x(first) + g * kGroup * rows;
-            const int32_t* const sums = view.group_sums(first) + g * rows;
-            const int64_t lines = view.blocks == 1 ? 4 : block < 2 ? 2 : 0;
-            const auto add = lines == 4 ? add_groups_for<4>(rows) : lines == 2 ? add_groups_for<2>(rows) : add_groups_for<0>(rows);
-            add(x, sums, here, scale + g * kWidePanel, length, ahead, total + first * kWidePanel);
+            const int lines = lines_ahead(block, view.blocks);
+            add_groups_for(rows, lines)(view.x(first) + g * kGroup * rows, view.group_sums(first) + g * rows, here, scale + g * kWidePanel, length,
+                                        ahead, total + first * kWidePanel);
             ahead += lines * 64 * length * kGroupSteps;
         }
     }
