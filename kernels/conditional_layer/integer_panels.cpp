@@ -48,14 +48,16 @@ void finish(const Layer& layer, const IntegerRows& rows, int64_t panel, Products
     }
 }
 
-void run_int8(const Layer& layer, const IntegerRows& rows, int64_t begin, int64_t end) {
+// sums_of(view, a panel's weights, total) differs with how rows are laid out.
+template <class Sums>
+void run_int8(const Layer& layer, const IntegerRows& rows, int64_t begin, int64_t end, Sums&& sums_of) {
     alignas(64) int32_t total[kMostIntegerRows * kWidePanel];
     const RowsView view(layer, rows);
     const auto* const w = static_cast<const char*>(layer.weights.panels);
     const auto* const scale = static_cast<const float*>(layer.weights.scale);
     const auto* const sums = static_cast<const int32_t*>(layer.weights.sums);
     for (int64_t panel = begin; panel < end; ++panel) {
-        int8_sums(view, w + panel * view.quads() * kPanelBytes, total);
+        sums_of(view, w + panel * view.quads() * kPanelBytes, total);
         finish(layer, rows, panel, [&](int half, float* product) {
             int8_products(view, total, sums + panel * kWidePanel, scale + panel * kWidePanel, half, product);
         });
@@ -76,6 +78,26 @@ void run_int4(const Layer& layer, const IntegerRows& rows, int64_t begin, int64_
     }
 }
 
+#if defined(__AMX_INT8__)
+int64_t workspace_bytes(const Layer& layer, int64_t rows) {
+    const int64_t blocks = RowsView::bytes(layer, rows), tiles = TiledView::bytes(layer, rows);  // fewer rows of one call may take either
+    return blocks < tiles ? tiles : blocks;
+}
+
+void quantize(const Layer& layer, const IntegerRows& rows, int64_t begin, int64_t end) {
+    const RowsView view(layer, rows);
+    const TiledView tiles(layer, view);
+    for (int64_t row = begin; row < end; ++row)
+        tiled(layer, rows.rows) ? quantize_tiled_row(layer, rows.first_row, row, tiles) : quantize_row(layer, rows.first_row, row, view);
+}
+
+void run_panels(const Layer& layer, const IntegerRows& rows, int64_t begin, int64_t end) {
+    if (layer.weights.format == WeightFormat::int4) return run_int4(layer, rows, begin, end);
+    if (!tiled(layer, rows.rows)) return run_int8(layer, rows, begin, end, int8_sums);
+    const TileConfiguration configuration;
+    run_int8(layer, rows, begin, end, [&](const RowsView& view, const char* w, int32_t* total) { tiled_sums(TiledView(layer, view), w, total); });
+}
+#else
 int64_t workspace_bytes(const Layer& layer, int64_t rows) { return RowsView::bytes(layer, rows); }
 
 void quantize(const Layer& layer, const IntegerRows& rows, int64_t begin, int64_t end) {
@@ -84,8 +106,10 @@ void quantize(const Layer& layer, const IntegerRows& rows, int64_t begin, int64_
 }
 
 void run_panels(const Layer& layer, const IntegerRows& rows, int64_t begin, int64_t end) {
-    (layer.weights.format == WeightFormat::int8 ? run_int8 : run_int4)(layer, rows, begin, end);
+    if (layer.weights.format == WeightFormat::int4) return run_int4(layer, rows, begin, end);
+    run_int8(layer, rows, begin, end, int8_sums);
 }
+#endif
 
 }  // namespace
 
