@@ -94,7 +94,7 @@ class StoredDenoiser:
         # Not to the last bit: some schedules take a cosine or an exponential of the C library, which differ between machines.
         derived = chain_program(schedule, v2=network.family == "diffmic-v2").coefficients
         if not np.allclose(arrays["coefficients"], derived, rtol=1e-5, atol=1e-9):
-            raise ModelFormatError("denoiser.safetensors: coefficients differ from those of the manifest's schedule: it is of another model")
+            raise ModelFormatError("denoiser.safetensors: coefficients differ from those of the manifest's schedule")
         return StoredDenoiser(network, precision, arrays)
 
     @staticmethod

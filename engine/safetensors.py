@@ -1,8 +1,8 @@
 """Memory-mapped reading of a .safetensors file, and its writing without copies.
 
 The safetensors package copies each tensor when it reads or writes for numpy, and has no bfloat16 there; a denoiser of several
-hundred megabytes is mapped here instead, and paged in by whoever packs it.  Only what the format promises is accepted: tensors that lie one after the other,
-without gaps, overlaps or a remainder, each aligned to its element.
+hundred megabytes is mapped here instead, and paged in by whoever packs it.  Only what the format promises is accepted:
+tensors that lie one after the other, without gaps, overlaps or a remainder, each aligned to its element.
 """
 
 from __future__ import annotations

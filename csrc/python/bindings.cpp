@@ -2,8 +2,6 @@
 #include "arguments.hpp"
 #include "error.hpp"
 
-void bind_softmax(py::module_& m);  // softmax.cpp
-
 PYBIND11_MODULE(_native, m) {
     m.doc() = "The C++ kernels of fusedx; call them through fusedx.kernels.<operation>.";
     py::register_local_exception_translator([](std::exception_ptr raised) {
@@ -20,5 +18,5 @@ PYBIND11_MODULE(_native, m) {
     add_layer(m);
     add_chain(m);
     add_operations(m);
-    bind_softmax(m);
+    add_softmax(m);
 }

@@ -1,10 +1,7 @@
 // fusedx._native: softmax and sigmoid.  They take microseconds, so the interpreter is not released.
-#include <pybind11/numpy.h>
-#include <pybind11/pybind11.h>
+#include "softmax/softmax.hpp"
 
-#include "kernels/softmax/softmax.hpp"
-
-namespace py = pybind11;
+#include "arguments.hpp"
 
 namespace {
 
@@ -28,7 +25,7 @@ Doubles sigmoid(const Doubles& x) {
 
 }  // namespace
 
-void bind_softmax(py::module_& m) {
+void add_softmax(py::module_& m) {
     m.def("softmax", &softmax, py::arg("scores").noconvert());
     m.def("sigmoid", &sigmoid, py::arg("x").noconvert());
 }

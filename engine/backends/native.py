@@ -46,7 +46,7 @@ class NativeChains:
         module = native_module.require("the native backend")
         try:
             self._chain = module.Chain(stored.arrays, stored.precision, family, stored.network.noise_prior)
-        except (ValueError, RuntimeError) as error:
+        except ValueError as error:
             raise UnavailableError(f"backend native cannot run a denoiser in {stored.precision}: {error}") from error
         for array in stored.arrays.values():
             release_pages(array)
