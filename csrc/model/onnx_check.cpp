@@ -19,7 +19,7 @@ struct Operator {
 
 const Operator kBinary{2, 2, {}}, kUnary{1, 1, {}}, kReduce{1, 1, {"axes", "keepdims"}};
 
-// All that network.py uses; the same table as in onnx_file.py.
+// All that network.py and the quantiser use; the same table as in onnx_file.py.
 const std::map<std::string_view, Operator> kOperators = {
     {"Add", kBinary}, {"And", kBinary}, {"Div", kBinary}, {"Equal", kBinary}, {"Greater", kBinary}, {"MatMul", kBinary}, {"Mul", kBinary},
     {"Or", kBinary}, {"Reshape", kBinary}, {"Sub", kBinary},
@@ -28,10 +28,12 @@ const std::map<std::string_view, Operator> kOperators = {
     {"Cast", {1, 1, {"to"}}},
     {"Concat", {2, 8, {"axis"}}},
     {"Conv", {2, 3, {"kernel_shape", "pads", "strides"}}},
+    {"DequantizeLinear", {3, 3, {"axis"}}},
     {"Gather", {2, 2, {"axis"}}},
     {"GatherND", {2, 2, {"batch_dims"}}},
     {"LayerNormalization", {3, 3, {"axis", "epsilon"}}},
     {"MaxPool", {1, 1, {"kernel_shape", "pads", "strides"}}},
+    {"QuantizeLinear", {3, 3, {}}},
     {"ReduceSum", {2, 2, {"keepdims"}}},
     {"Softmax", {1, 1, {"axis"}}},
     {"Transpose", {1, 1, {"perm"}}},
@@ -117,6 +119,7 @@ void check(const Graph& graph) {
     }
     for (std::string_view output : graph.outputs)
         if (!known.contains(output)) throw Malformed("its output " + quoted(output) + " is never computed");
+    check_quantized(graph);
 }
 
 const std::vector<std::string>& outputs(const Network& network) {

@@ -9,6 +9,9 @@ namespace fusedx::onnx {
 // Every value is made once and before it is used, by an operator that fusedx uses, as it uses it.  Throws Malformed.
 void check(const Graph& graph);
 
+// The int8 encoder's part of `check`, whose other parts hold already.
+void check_quantized(const Graph& graph);
+
 // The parts that the manifest determines and the engine relies on.  Throws Malformed.
 void check_network(const Graph& graph, const Network& network);
 

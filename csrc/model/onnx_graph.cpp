@@ -22,7 +22,6 @@ std::optional<Dtype> dtype_of(int64_t kind) {  // TensorProto.DataType
         case 1: return Dtype::f32;
         case 2: return Dtype::u8;
         case 3: return Dtype::i8;
-        case 6: return Dtype::i32;
         case 7: return Dtype::i64;
         case 9: return Dtype::boolean;
         case 11: return Dtype::f64;

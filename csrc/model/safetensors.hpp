@@ -11,7 +11,7 @@
 
 namespace fusedx {
 
-enum class Dtype { f64, f32, f16, bf16, i64, i32, i8, u8, boolean };
+enum class Dtype { f64, f32, f16, bf16, i64, i8, u8, boolean };
 
 const char* name(Dtype dtype);
 int64_t item_bytes(Dtype dtype);

@@ -6,12 +6,12 @@
 namespace fusedx {
 
 const char* name(Dtype dtype) {
-    constexpr const char* names[] = {"F64", "F32", "F16", "BF16", "I64", "I32", "I8", "U8", "BOOL"};
+    constexpr const char* names[] = {"F64", "F32", "F16", "BF16", "I64", "I8", "U8", "BOOL"};
     return names[static_cast<int>(dtype)];
 }
 
 int64_t item_bytes(Dtype dtype) {
-    constexpr int64_t sizes[] = {8, 4, 2, 2, 8, 4, 1, 1, 1};
+    constexpr int64_t sizes[] = {8, 4, 2, 2, 8, 1, 1, 1};
     return sizes[static_cast<int>(dtype)];
 }
 
