@@ -1,0 +1,52 @@
+// Handles of the C interface: numbers, not addresses, so that a closed or invented one is found out without touching memory.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+
+namespace fusedx::api {
+
+// All kinds of handles count from one number, so that a handle of another kind is unknown here.
+uintptr_t next_handle();
+
+// Never destroyed: calls may still come while the process ends.  Its lock is held for a look-up alone.
+template <class Opaque, class Object>
+class Handles {
+public:
+    static Handles& all() {
+        static Handles* const handles = new Handles;
+        return *handles;
+    }
+
+    Opaque* add(std::shared_ptr<Object> object) {
+        const uintptr_t number = next_handle();
+        const std::lock_guard lock(mutex_);
+        objects_[number] = std::move(object);
+        return reinterpret_cast<Opaque*>(number);
+    }
+
+    // Null where it is closed or was never given out.
+    std::shared_ptr<Object> find(const Opaque* handle) {
+        const std::lock_guard lock(mutex_);
+        const auto place = objects_.find(reinterpret_cast<uintptr_t>(handle));
+        return place == objects_.end() ? nullptr : place->second;
+    }
+
+    // The object, which lives on while other calls use it; null as find.
+    std::shared_ptr<Object> remove(const Opaque* handle) {
+        const std::lock_guard lock(mutex_);
+        const auto place = objects_.find(reinterpret_cast<uintptr_t>(handle));
+        if (place == objects_.end()) return nullptr;
+        std::shared_ptr<Object> object = std::move(place->second);
+        objects_.erase(place);
+        return object;
+    }
+
+private:
+    std::mutex mutex_;
+    std::map<uintptr_t, std::shared_ptr<Object>> objects_;
+};
+
+}  // namespace fusedx::api

@@ -1,0 +1,22 @@
+# fusedx: the library with the C interface, and what is installed with it; where OpenVINO's C++ runtime is found.
+#   -DOpenVINO_DIR=.../openvino/cmake    the wheel of PyPI holds one
+find_package(OpenVINO QUIET COMPONENTS Runtime)
+if(NOT OpenVINO_FOUND)
+  message(STATUS "OpenVINO's C++ runtime not found (OpenVINO_DIR): building without libfusedx")
+  return()
+endif()
+
+add_library(fusedx SHARED
+  api/classify.cpp api/handles.cpp api/library.cpp api/log.cpp api/models.cpp api/outcome.cpp api/self_test.cpp
+  engine/encoder_openvino.cpp engine/open.cpp)
+target_include_directories(fusedx PUBLIC
+  $<BUILD_INTERFACE:${CMAKE_CURRENT_SOURCE_DIR}/include> $<INSTALL_INTERFACE:include>)
+target_include_directories(fusedx PRIVATE ${CMAKE_CURRENT_SOURCE_DIR})
+target_link_libraries(fusedx PRIVATE fusedx_engine openvino::runtime)
+set_target_properties(fusedx PROPERTIES
+  VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR} EXPORT_NAME fusedx
+  INSTALL_RPATH "$ORIGIN" LINK_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/fusedx.map)
+target_link_options(fusedx PRIVATE
+  -Wl,--version-script=${CMAKE_CURRENT_SOURCE_DIR}/fusedx.map -Wl,--exclude-libs,ALL -Wl,--no-undefined -Wl,-z,now -Wl,-z,relro)
+
+include(cmake/install.cmake)
