@@ -13,6 +13,7 @@ graph's own form and written by onnx_file.py like everything else.  Its settings
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import logging
 from collections.abc import Iterator
@@ -29,6 +30,15 @@ from fusedx.engine.errors import UnavailableError
 _PAIR = (qdq.QUANTIZE, qdq.DEQUANTIZE)
 
 
+def require_nncf() -> Any:
+    """The module; UnavailableError where it, or ONNX Runtime, by which it runs ONNX graphs, is missing."""
+    try:
+        importlib.import_module("onnxruntime")
+        return importlib.import_module("nncf")
+    except ImportError as error:
+        raise UnavailableError(f"an int8 encoder needs NNCF and ONNX Runtime: pip install 'fusedx[quantize]' ({error})") from None
+
+
 def quantize_trunk(trunk: Graph, prefix: str, samples: list[np.ndarray]) -> Graph:
     """A trunk of one input and one output, quantised.
 
@@ -36,14 +46,14 @@ def quantize_trunk(trunk: Graph, prefix: str, samples: list[np.ndarray]) -> Grap
     for each calibration image.
     Raises UnavailableError where NNCF cannot run.
     """
-    try:
-        import nncf
-        import nncf.quantization.advanced_parameters as advanced
-    except ImportError as error:
-        raise UnavailableError(f"an int8 encoder needs NNCF: pip install 'fusedx[quantize]' ({error})") from None
+    nncf = require_nncf()
+    advanced = importlib.import_module("nncf.quantization.advanced_parameters")
     heavy, rest = linear_products(trunk)
     transformer = any(node.op == "LayerNormalization" for node in rest)
-    settings = advanced.AdvancedQuantizationParameters(overflow_fix=advanced.OverflowFix.ENABLE, disable_bias_correction=True)
+    whole = importlib.import_module("nncf.quantization.range_estimator").RangeEstimatorParametersSet.MINMAX
+    settings = advanced.AdvancedQuantizationParameters(
+        overflow_fix=advanced.OverflowFix.ENABLE, disable_bias_correction=True, activations_range_estimator_params=whole
+    )
     with _quiet(nncf):
         model = nncf.quantize(
             _to_onnx(trunk, samples[0].shape),
@@ -92,12 +102,13 @@ def _from_onnx(model: Any, trunk: Graph, prefix: str) -> Graph:
     arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     original = {node.outputs[0]: node for node in trunk.nodes}
     out = Graph(list(trunk.inputs), list(trunk.outputs), constants=dict(trunk.constants))
-    names: dict[str, str] = {}  # of NNCF -> ours; the two trunks that read the image must not share one
+    # NNCF's name of a quantised value (q_output_NAME_1) -> ours, with the prefix, as two trunks read the image.
+    names: dict[str, str] = {}
     for proto in model.graph.node:
         (made,) = proto.output
         if proto.op_type in _PAIR:
             kind = "quantized" if proto.op_type == qdq.QUANTIZE else "dequantized"
-            names[made] = f"{prefix}{made.removeprefix('q_output_').removeprefix('dq_output_').removeprefix(prefix)}.{kind}"
+            names[made] = f"{prefix}{made.removeprefix('q_output_').removeprefix('dq_output_').removeprefix(prefix).removesuffix('_1')}.{kind}"
             out.nodes.append(_pair(proto, arrays, names, out.constants))
         else:
             inputs = tuple(names.get(name, name) for name in proto.input)
