@@ -43,8 +43,8 @@ class QuantizationReport:
         parts = ", ".join(f"{some} of {all_} {op}" for op, (some, all_) in self.quantised.items())
         (p, worst_p), (f, worst_f) = self.prior_error, self.feature_error
         return (
-            f"int8 encoder: {parts}; {self.images} calibration images, on which the prior differs from float32 by {p:.1e} (worst {worst_p:.1e}), "
-            f"the feature by {f:.1e} (worst {worst_f:.1e}), the regions in {self.regions_changed}"
+            f"int8 encoder: {parts}; {self.images} calibration images, on which the prior differs from float32 by {p:.1e} "
+            f"(worst {worst_p:.1e}), the feature by {f:.1e} (worst {worst_f:.1e}), the regions in {self.regions_changed}"
         )
 
 
@@ -106,9 +106,8 @@ def _report(graph: Graph, right: Mapping[str, np.ndarray], got: Mapping[str, np.
         counts[op] = sum(n.inputs[1] in made_of_weights for n in all_), len(all_)
     moved = (right["patch_locations"] != got["patch_locations"]).any(axis=(1, 2))
     feature = "feature" if "feature" in right else "fused_feature"
-    return QuantizationReport(
-        len(moved), counts, _error(got["prior"], right["prior"]), _error(got[feature], right[feature]), int(moved.sum()), require_nncf().__version__
-    )
+    errors = (_error(got[name], right[name]) for name in ("prior", feature))
+    return QuantizationReport(len(moved), counts, *errors, int(moved.sum()), require_nncf().__version__)
 
 
 def _error(got: np.ndarray, right: np.ndarray) -> tuple[float, float]:
