@@ -3,8 +3,8 @@
     python measure_quantization.py [MODEL.fusedx] [IMAGES]
 
 MODEL: of a float32 encoder; without, the demonstration's.  Pictures are drawings by tools/fundus.py.  For the int8 encoder as it is
-made, and for one whose saliency trunk is int8 too (which quantize.py avoids): how many images get other regions, the median and worst relative
-error of the prior and the feature, how often the prior's first class is another, bytes of weights, and milliseconds for one image.
+made, and for one whose saliency trunk is int8 too (which quantize.py avoids): how many images get other regions, the median and worst
+relative error of the prior and the feature, how often the prior's first class is another, bytes of weights, and milliseconds for one image.
 """
 
 from __future__ import annotations

@@ -106,8 +106,8 @@ def _report(graph: Graph, right: Mapping[str, np.ndarray], got: Mapping[str, np.
         counts[op] = sum(n.inputs[1] in made_of_weights for n in all_), len(all_)
     moved = (right["patch_locations"] != got["patch_locations"]).any(axis=(1, 2))
     feature = "feature" if "feature" in right else "fused_feature"
-    errors = (_error(got[name], right[name]) for name in ("prior", feature))
-    return QuantizationReport(len(moved), counts, *errors, int(moved.sum()), require_nncf().__version__)
+    prior, features = (_error(got[name], right[name]) for name in ("prior", feature))
+    return QuantizationReport(len(moved), counts, prior, features, int(moved.sum()), require_nncf().__version__)
 
 
 def _error(got: np.ndarray, right: np.ndarray) -> tuple[float, float]:
