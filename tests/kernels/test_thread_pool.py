@@ -65,7 +65,8 @@ def test_a_failing_part_is_reported_and_the_pool_lives_on(part):
 
 
 @pytest.mark.parametrize("items, work, budget, shares", [
-    (10, 1 << 30, 0, 5), (10, 1 << 30, 1, 1), (10, 1 << 30, 2, 2), (10, 1 << 30, 3, 3), (10, 1 << 30, 99, 5), (2, 1 << 30, 0, 2), (10, 1000, 0, 1), (0, 0, 0, 0),
+    (10, 1 << 30, 0, 5), (10, 1 << 30, 1, 1), (10, 1 << 30, 2, 2), (10, 1 << 30, 3, 3), (10, 1 << 30, 99, 5),
+    (2, 1 << 30, 0, 2), (10, 1000, 0, 1), (0, 0, 0, 0),
 ])
 def test_a_loop_is_cut_into_contiguous_shares_within_the_budget(items, work, budget, shares):
     """Of five threads; ten items in five shares."""
