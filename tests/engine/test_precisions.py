@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from fusedx import self_test
 from fusedx.engine import safetensors
 from fusedx.engine.backends import open_chains
 from fusedx.engine.chain_runner import HostChains
-from fusedx.engine.compiled import open_model
+from fusedx.engine.compiled import file_entry, open_model
 from fusedx.engine.denoiser import StoredDenoiser, pack_rows, stored_shapes
 from fusedx.engine.errors import ConfigError, ModelFormatError, UnavailableError
 from fusedx.engine.manifest import PRECISIONS
@@ -163,15 +164,11 @@ def test_weights_that_a_format_cannot_hold(compiled):
 @pytest.mark.parametrize("precision, name, value", [("bf16", "weight2.panels", 0x7F80), ("fp16", "weight3.panels", np.nan),
                                                     ("int8", "weight2.scale", np.inf), ("int4", "weight3.scale", np.nan)])  # fmt: skip
 def test_not_finite_packed_weights_are_named(precision, name, value, compiled, tmp_path):
-    import shutil
-
     path = Path(shutil.copytree(compiled("v1", precision), tmp_path / "m.fusedx"))
     arrays = {n: a.copy() for n, a in safetensors.read(path / "denoiser.safetensors").items()}
     arrays[name].reshape(-1)[-1] = value
     safetensors.write(arrays, path / "denoiser.safetensors")
     manifest = json.loads((path / "manifest.json").read_text())
-    from fusedx.engine.compiled import file_entry
-
     manifest["files"]["denoiser.safetensors"] = dataclasses.asdict(file_entry(path / "denoiser.safetensors"))
     (path / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(ModelFormatError, match=f"{name} holds NaN or infinite"):
@@ -186,7 +183,8 @@ def test_the_chain_runs_on_the_coefficients_of_the_file(compiled):
     table[:, 0] *= 1 + 1e-7
     changed = StoredDenoiser(stored.network, "fp32", stored.arrays | {"coefficients": table})
     for name in ("python", "native") if native_module.native else ("python",):
-        own, other = (open_chains(name, s, model.manifest.schedule).run(encoded(model), noise(model), keep=False) for s in (stored, changed))
+        runs = (open_chains(name, s, model.manifest.schedule).run(encoded(model), noise(model), keep=False) for s in (stored, changed))
+        own, other = runs
         assert 0 < relative_error(other.scores, own.scores) < 1e-3
 
 
@@ -228,6 +226,22 @@ def test_a_run_that_is_interrupted_leaves_the_model_usable(compiled):
     assert chains.run(inputs, z, keep=False).scores.tobytes() == expected
 
 
+def test_ctrl_c_after_models_were_closed_in_the_order_they_were_opened(compiled):
+    """OpenVINO's plugin lends the thread a signal stack; a stale one would end the process at the next signal."""
+    code = """
+import gc, os, signal, sys, fusedx
+first, second = (fusedx.load(sys.argv[1], encoder="openvino") for _ in range(2))
+del first; gc.collect()
+del second; gc.collect()
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    done = subprocess.run([sys.executable, "-c", code, compiled("v1", "fp32")], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
+
+
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_the_recorded_answer_is_given_again(precision, compiled):
     model = fusedx.load(compiled("v1", precision))
@@ -255,7 +269,7 @@ def test_a_packed_model_never_becomes_float32(tmp_path):
     """Resident memory of loading int8: the packed matrices, and no float32 copy of them."""
     code = """
 import resource, sys, numpy as np
-from fusedx.engine.denoiser import StoredDenoiser
+from fusedx.engine.denoiser import StoredDenoiser, stored_shapes
 from fusedx.engine.backends import open_chains
 from fusedx.engine.schedule import Schedule, chain_program
 from fusedx.engine import safetensors
@@ -264,14 +278,13 @@ from pathlib import Path
 f, c, schedule = 4096, 2, Schedule("linear", 1e-4, 0.02, 1000, 2)
 network = Network("diffmic-v1", c, f, "resnet50", "resnet18", 64)
 if sys.argv[2] == "make":
-    small = {n: np.zeros(s, "f4") for n, (s, d) in {k: v for k, v in __import__("fusedx.engine.denoiser", fromlist=["x"]).stored_shapes(
-        network, 2, "int8").items() if v[1] == "F32"}.items()}
+    small = {name: np.zeros(shape, "f4") for name, (shape, dtype) in stored_shapes(network, 2, "int8").items() if dtype == "F32"}
     large = {f"weight{k}.panels": np.ones((f // 64, f // 4, 64, 4), np.int8) for k in (2, 3)}
     safetensors.write(small | large | {"coefficients": chain_program(schedule, v2=False).coefficients}, Path(sys.argv[1]))
 else:
-    read = lambda: open_chains("native", StoredDenoiser.from_arrays(safetensors.read(Path(sys.argv[1])), network, schedule, "int8"), schedule)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    chains = read()
+    stored = StoredDenoiser.from_arrays(safetensors.read(Path(sys.argv[1])), network, schedule, "int8")
+    chains = open_chains("native", stored, schedule)
     chains.run({"prior": np.ones((1, c), "f4"), "feature": np.ones((1, f), "f4")}, np.ones((2, 1, 1, c)), keep=False)
     print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
 """
