@@ -21,7 +21,7 @@ constexpr int64_t kMapPoints = 6;                       // distinct |i - j| of t
 constexpr int kCoefficients[2] = {6, 4};                // by family; columns as in fusedx.kernels.step.COEFFICIENTS
 
 // Views of denoiser.safetensors, F features, C classes, T rows of the timestep tables; see engine/denoiser.py.  Everything float32
-// unless said otherwise.  The memory must outlive the Chain, but for weight_y, weight2 and weight3, which it copies.
+// unless said otherwise.  The memory must outlive the Chain, but for weight_y, weight2, weight3, weight4 and bias4, which it copies.
 struct DenoiserView {
     int64_t features, classes, steps;
     const float *weight_y, *weight_p;  // [F, C]
@@ -40,26 +40,41 @@ struct EncodedView {
     const float* feature;  // [B, F]
 };
 
+// What else a caller may want of a run; all of it may be left out.
+struct RunOptions {
+    double* states = nullptr;                      // the states of the chain, [T + 1, D, B, C] (ddim: [T + 1, D, B, 6, C])
+    bool ends_only = false;                        // only the first and the last of them, [2, ...]
+    const std::atomic<bool>* cancelled = nullptr;  // looked at before every step; Error(cancelled) once it is true
+    void (*poll)(void*) = nullptr;                 // called before every step, on the calling thread; may throw
+    void* poll_context = nullptr;
+};
+
 // Made once, then used from any number of threads at a time.
 class Chain {
 public:
     // Copies the weights into memory of its own (huge pages where allowed), each part touched first by the thread that reads it.
-    // Throws Error (unavailable: isa; out_of_memory).
-    Chain(const DenoiserView& denoiser, const std::string& isa = "");
+    // Throws Error (unavailable: isa or format; out_of_memory).
+    explicit Chain(const DenoiserView& denoiser, const std::string& isa = "");
     ~Chain();
     Chain(const Chain&) = delete;
+    Chain& operator=(const Chain&) = delete;
 
     // noise [T, D, B, C] (posterior) or [2, D, B, C] (ddim), double -> scores [D, B, C], double.
-    // states: null, or every state of the chain, [T + 1, D, B, C] (ddim: [T + 1, D, B, 6, C]).
-    // cancelled: null, or looked at before every step; Error(cancelled) once it is true.
-    void run(const EncodedView& encoded, const double* noise, int64_t draws, double* scores, double* states = nullptr,
-             const std::atomic<bool>* cancelled = nullptr) const;
+    void run(const EncodedView& encoded, const double* noise, int64_t draws, double* scores, const RunOptions& options = {}) const;
+
+    void run(const EncodedView& encoded, const double* noise, int64_t draws, double* scores, double* states,
+             const std::atomic<bool>* cancelled = nullptr) const {
+        RunOptions options;
+        options.states = states, options.cancelled = cancelled;
+        run(encoded, noise, draws, scores, options);
+    }
 
     // The denoiser alone at row `step` of the timestep tables: y [B, C] (ddim: [B, 6, C]) -> eps, the same shape.
     void eps(const EncodedView& encoded, const double* y, int64_t step, double* eps) const;
 
-    int64_t weight_bytes() const;                // of its own copies
-    int64_t workspace_bytes(int64_t rows) const; // what a run of so many rows (draws x images, ddim x 6) takes beside its arguments, about
+    int64_t weight_bytes() const;  // of its own copies
+    // What a run over so many images takes beside its arguments, about.
+    int64_t workspace_bytes(int64_t images, int64_t draws) const;
     Isa isa() const;
 
 private:

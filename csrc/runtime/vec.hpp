@@ -10,6 +10,8 @@
 #include <cstring>
 #if defined(__x86_64__) && defined(__AVX2__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 namespace fusedx::FUSEDX_ISA {
@@ -43,9 +45,42 @@ inline vec fma(vec a, vec b, vec c) {  // a * b + c, rounded once
     return _mm512_fmadd_ps(a, b, c);
 #elif defined(__AVX2__)
     return _mm256_fmadd_ps(a, b, c);
+#elif defined(__aarch64__)
+    return vfmaq_f32(c, a, b);
 #else
     for (int i = 0; i < kLanes; ++i) c[i] = __builtin_fmaf(a[i], b[i], c[i]);
     return c;
+#endif
+}
+
+// 16-bit floats, which are bits to C++; widening them to float32 is exact.
+enum class bf16 : uint16_t {};
+enum class fp16 : uint16_t {};
+typedef uint16_t short_vec __attribute__((vector_size(kBytes / 2)));
+typedef uint32_t uvec __attribute__((vector_size(kBytes)));
+
+template <class T>
+inline uvec load_bits(const T* p) { short_vec v; std::memcpy(&v, p, sizeof v); return __builtin_convertvector(v, uvec); }
+
+inline vec load_wide(const bf16* p) { return (vec)(load_bits(p) << 16); }
+
+// fp16 has 5 bits of exponent (bias 15) and 10 of mantissa.
+inline vec load_wide(const fp16* p) {
+#if defined(__AVX512F__)
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+#elif defined(__F16C__)
+    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+#elif defined(__aarch64__)
+    return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(reinterpret_cast<const uint16_t*>(p))));
+#else
+    const uvec bits = load_bits(p), magnitude = (bits & 0x7fff) << 13;
+    const uvec normal = magnitude + (112u << 23);                        // 112 = 127 - 15
+    const uvec infinite = normal + (112u << 23);                         // exponent 31 becomes 255
+    const vec small = (vec)(magnitude + (113u << 23)) - (vec)((uvec{} + (113u << 23)));  // subnormal: m * 2^-24, without a subnormal float
+    const uvec is_small = (uvec)(magnitude < (1u << 23)), is_infinite = (uvec)(magnitude >= (31u << 23));
+    const uvec quiet = (uvec)(magnitude > (31u << 23)) & (1u << 22);     // not a number, as the instructions leave it
+    const uvec wide = (is_small & (uvec)small) | (is_infinite & (infinite | quiet)) | (~(is_small | is_infinite) & normal);
+    return (vec)(wide | (bits & 0x8000) << 16);
 #endif
 }
 

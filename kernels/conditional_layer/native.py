@@ -1,12 +1,15 @@
-"""The float32 layer on processors: weights packed once, then one pass over them for all rows.
+"""The layer on processors, in any weight format: weights packed once, then one pass over them for all rows.
 
 A row's result is the same bits whatever rows run beside it, on any number of threads and on any instruction set.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
+from fusedx.kernels.conditional_layer import packed
 from fusedx.kernels.native_module import native, require
 
 PANEL = 32  # outputs side by side in a panel, as in conditional_layer.hpp
@@ -18,17 +21,14 @@ def available() -> bool:
     return native is not None
 
 
-def pack(weight: np.ndarray) -> np.ndarray:
-    """float32 [N, K] (rows contiguous; may be read-only or memory-mapped) -> panels float32 [ceil(N / 32), K, 32].
-
-    ``np.empty`` asks for huge pages for large arrays, which doubles the speed at which the panels are read later.
-    """
-    if getattr(weight, "ndim", None) != 2:
-        raise ValueError(f"weight: expected float32 [N, K], got {getattr(weight, 'shape', type(weight).__name__)}")
-    outputs, inputs = weight.shape
-    panels = np.empty((-(-outputs // PANEL), inputs, PANEL), np.float32)
-    require("conditional_layer.pack").pack(weight, panels)
-    return panels
+def pack(weight: np.ndarray, form: str = "fp32") -> Any:
+    """float32 [N, K] (rows contiguous; may be read-only or memory-mapped) -> ``_native.Weights``, in a format of ``packed.FORMATS``."""
+    module = require("conditional_layer.pack")
+    if not isinstance(weight, np.ndarray) or weight.ndim != 2 or weight.dtype != np.float32:
+        found = f"{weight.dtype} {list(weight.shape)}" if isinstance(weight, np.ndarray) else type(weight).__name__
+        raise ValueError(f"weight: expected float32 [N, K], got {found}")
+    arrays = {"panels": weight} if form == "fp32" else packed.pack(weight, form)
+    return module.Weights(form, *weight.shape, **arrays)
 
 
 def pack_projection(weight4: np.ndarray) -> np.ndarray:
@@ -45,7 +45,7 @@ def pack_projection(weight4: np.ndarray) -> np.ndarray:
 
 def run(
     u: np.ndarray,
-    panels: np.ndarray,
+    weights: Any,
     a: np.ndarray,
     c: np.ndarray,
     t: np.ndarray,
@@ -56,22 +56,22 @@ def run(
     out: np.ndarray | None = None,
     isa: str = "",
 ) -> np.ndarray:
-    """u [R, K], panels from :func:`pack`, a and c [T, N], t [R], h and f [I, N], image [R] -> out [R, N].
+    """u [R, K], weights [N, K] from :func:`pack`, a and c [T, N], t [R], h and f [I, N], image [R] -> out [R, N].
 
-    All float32, t and image int32.  Rows must be contiguous and may lie apart (``u[:, :K]`` of something wider is
+    All arrays float32, t and image int32.  Rows must be contiguous and may lie apart (``u[:, :K]`` of something wider is
     fine).  ``out`` must not overlap an input.  ``isa`` names an instruction set; empty means FUSEDX_ISA or the best.
     Raises ValueError naming the argument that does not fit.
     """
     module = require("conditional_layer.run")
     if out is None:
         out = np.empty((u.shape[0], a.shape[-1]), np.float32)
-    module.conditional_layer(u, panels, a, c, t, h, f, image, out, isa)
+    module.conditional_layer(u, weights, a, c, t, h, f, image, out, isa)
     return out
 
 
 def run_projected(
     u: np.ndarray,
-    panels: np.ndarray,
+    weights: Any,
     a: np.ndarray,
     c: np.ndarray,
     t: np.ndarray,
@@ -88,4 +88,4 @@ def run_projected(
     eps[r, c] = sum_n W4[c, n] layer(u)[r, n] + b4[c], panels4 from :func:`pack_projection`, bias4 float64 [C].
     """
     module = require("conditional_layer.run_projected")
-    return module.projected_layer(u, panels, a, c, t, h, f, image, panels4, bias4, isa)
+    return module.projected_layer(u, weights, a, c, t, h, f, image, panels4, bias4, isa)

@@ -21,6 +21,9 @@ namespace fusedx {
 
 enum class WeightFormat : int32_t { fp32 = 0, bf16 = 1, fp16 = 2, int8 = 3, int4 = 4 };
 
+// Of int8 and int4: 255 * 128 * 65536, the greatest sum of products, fits 32 bits.
+constexpr int64_t kMostIntegerInputs = 65536;
+
 struct PackedView {
     WeightFormat format;
     int64_t outputs, inputs;  // N, K

@@ -1,14 +1,15 @@
-// The arithmetic of a layer; compiled once per instruction set.
+// The product of a layer with float weights; compiled once per instruction set.
 //
 // Lanes run over outputs, so what a row computes never depends on its neighbours: for one output, a chain of fused
 // multiply-adds over k inside each chunk of 256, chunks then added in order.  Every block size, instruction set and
 // number of threads does exactly that, so a row's bits never change.
-#include "conditional_layer.hpp"
-#include "softplus.hpp"
+#include "conditional_layer/epilogue.hpp"
 #include "runtime/vec.hpp"
 
 namespace fusedx::FUSEDX_ISA {
 namespace {
+
+constexpr int kChunk = 256;  // inputs summed in registers before joining the running total; 32 KB of fp32 weights
 
 // Accumulators (rows x vectors) that fit the registers beside one broadcast input and the weights.
 #if defined(__AVX512F__)
@@ -20,21 +21,26 @@ constexpr int kRows = 6;  // 6 x 4 of 32 NEON registers
 #endif
 constexpr int vectors_for(int rows) { return kLanes == 16 ? 2 : kLanes == 8 && rows > 2 ? 2 : 4; }
 
+// Element -> float32, exactly.
+inline vec load_weights(const float* p) { return load(p); }
+inline vec load_weights(const bf16* p) { return load_wide(p); }
+inline vec load_weights(const fp16* p) { return load_wide(p); }
+
 // total[r, 0:32] += sum over k of u[k, r] * w[k, 0:32].  u [length, ROWS], w [length, 32], total [ROWS, 32].
 // While it computes, it asks for `kAhead` cache lines a step of the weights that come next.
-template <int ROWS, int kAhead>
-void add_chunk(const float* u, const float* w, int64_t length, const float* ahead, float* total) {
-    constexpr int V = vectors_for(ROWS), kWide = V * kLanes;
+template <class T, int ROWS, int kAhead>
+void add_chunk(const float* u, const T* w, int64_t length, const T* ahead, float* total) {
+    constexpr int V = vectors_for(ROWS), kWide = V * kLanes, kLine = 64 / sizeof(T);
     constexpr int kLevel = ROWS == 1 ? 3 : 2;  // into the first cache, or only the second while the first serves other rows
     for (int part = 0; part < kPanel; part += kWide) {
         vec sum[ROWS][V] = {};
         for (int64_t k = 0; k < length; ++k) {
             if constexpr (kAhead > 0)
                 if (part == 0)
-                    for (int i = 0; i < kAhead; ++i) __builtin_prefetch(ahead + (k * kAhead + i) * 16, 0, kLevel);
+                    for (int i = 0; i < kAhead; ++i) __builtin_prefetch(ahead + (k * kAhead + i) * kLine, 0, kLevel);
             vec weight[V];
 #pragma GCC unroll 8
-            for (int v = 0; v < V; ++v) weight[v] = load(w + k * kPanel + part + v * kLanes);
+            for (int v = 0; v < V; ++v) weight[v] = load_weights(w + k * kPanel + part + v * kLanes);
 #pragma GCC unroll 8
             for (int r = 0; r < ROWS; ++r) {
                 const vec x = all(u[k * ROWS + r]);
@@ -52,108 +58,65 @@ void add_chunk(const float* u, const float* w, int64_t length, const float* ahea
     }
 }
 
-using AddChunk = void (*)(const float*, const float*, int64_t, const float*, float*);
-template <int kAhead>
-AddChunk add_chunk_for(int64_t rows) {
+template <class T>
+using AddChunk = void (*)(const float*, const T*, int64_t, const T*, float*);
+template <class T, int kAhead>
+AddChunk<T> add_chunk_for(int64_t rows) {
     static_assert(kRows <= 8);
     switch (rows) {
-        case 1: return add_chunk<1, kAhead>;
-        case 2: return add_chunk<2, kAhead>;
-        case 3: return add_chunk<3, kAhead>;
-        case 4: return add_chunk<4, kAhead>;
-        case 5: return add_chunk<5, kAhead>;
-        case 6: return add_chunk<6, kAhead>;
-        case 7: return add_chunk<kRows < 7 ? kRows : 7, kAhead>;
-        default: return add_chunk<kRows < 8 ? kRows : 8, kAhead>;
+        case 1: return add_chunk<T, 1, kAhead>;
+        case 2: return add_chunk<T, 2, kAhead>;
+        case 3: return add_chunk<T, 3, kAhead>;
+        case 4: return add_chunk<T, 4, kAhead>;
+        case 5: return add_chunk<T, 5, kAhead>;
+        case 6: return add_chunk<T, 6, kAhead>;
+        case 7: return add_chunk<T, kRows < 7 ? kRows : 7, kAhead>;
+        default: return add_chunk<T, kRows < 8 ? kRows : 8, kAhead>;
     }
 }
 
-// One row of one panel, in place: total [32] -> the layer's outputs, zeros past the last one.
-void finish_row(const Layer& layer, int64_t row, int64_t panel, int64_t valid, float* total) {
-    const int64_t at = panel * kPanel, t = layer.t[row], i = layer.image ? layer.image[row] : 0;
-    float edge[4][kPanel] = {};
-    const auto whole = [&](const float* p, float* copy) {  // p [valid] as 32 readable floats
-        if (valid == kPanel) return p;
-        std::memcpy(copy, p, valid * sizeof(float));
-        return static_cast<const float*>(copy);
-    };
-    const float* a = whole(layer.a + t * layer.a_stride + at, edge[0]);
-    const float* c = whole(layer.c + t * layer.c_stride + at, edge[1]);
-    const float* h = layer.h ? whole(layer.h + i * layer.h_stride + at, edge[2]) : nullptr;
-    const float* f = layer.f ? whole(layer.f + i * layer.f_stride + at, edge[3]) : nullptr;
-    for (int v = 0; v < kPanel; v += kLanes) {
-        vec x = load(total + v);
-        if (h) x = x + load(h + v);
-        x = softplus(fma(load(a + v), x, load(c + v)));
-        if (f) x = x * load(f + v);
-        store(total + v, x);
-    }
-    for (int64_t n = valid; n < kPanel; ++n) total[n] = 0.0f;  // an infinite input times a weight of zero is not zero
-}
-
-// partial[row, c] = sum over the panel's 32 outputs n of outputs[row, n] * w[n, c]: four chains, number l over n = l, l + 4,
-// ..., l + 28, joined as (0 + 1) + (2 + 3).  Lanes run over classes, and the product of two floats is exact in double, so
-// every instruction set rounds the same sums.  outputs [rows, 32], w [classes / 8, 32, 8],
-// partial [rows, classes].
-void project_panel(const float* outputs, const float* w, int64_t rows, int64_t classes, double* partial) {
-    constexpr int kChains = 4, V = kClasses / kDoubles;
-    for (int64_t c = 0; c < classes; c += kClasses, w += kPanel * kClasses)
-        for (int64_t row = 0; row < rows; ++row) {
-            dvec sum[kChains][V] = {};
-            for (int n = 0; n < kPanel; n += kChains)
-#pragma GCC unroll 4
-                for (int l = 0; l < kChains; ++l) {
-                    const dvec x = all(static_cast<double>(outputs[row * kPanel + n + l]));
-#pragma GCC unroll 4
-                    for (int v = 0; v < V; ++v) sum[l][v] = sum[l][v] + x * load_as_double(w + (n + l) * kClasses + v * kDoubles);
-                }
-#pragma GCC unroll 4
-            for (int v = 0; v < V; ++v)
-                store(partial + row * classes + c + v * kDoubles, (sum[0][v] + sum[1][v]) + (sum[2][v] + sum[3][v]));
-        }
-}
-
-// One panel of all rows: total [rows, 32] -> out, or this panel's part of eps.
-void finish_panel(const Layer& layer, const RowBlocks& blocks, int64_t panel, float* total) {
-    const int64_t at = panel * kPanel, valid = layer.outputs - at < kPanel ? layer.outputs - at : kPanel;
-    for (int64_t r = 0; r < blocks.rows; ++r) {
-        const int64_t row = blocks.first_row + r;
-        finish_row(layer, row, panel, valid, total + r * kPanel);
-        if (layer.out) std::memcpy(layer.out + row * layer.out_stride + at, total + r * kPanel, valid * sizeof(float));
-    }
-    if (layer.out) return;
-    const int64_t wide = padded_classes(layer.classes);
-    project_panel(total, layer.panels4 + at * wide, blocks.rows, wide, blocks.partial + panel * blocks.rows * wide);
-}
-
+template <class T>
 void run_panels(const Layer& layer, const RowBlocks& blocks, int64_t begin, int64_t end) {
     alignas(64) float total[kMostRows * kPanel];
     for (int64_t panel = begin; panel < end; ++panel) {
-        const float* w = layer.panels + panel * layer.inputs * kPanel;
+        const T* w = static_cast<const T*>(layer.weights.panels) + panel * layer.inputs * kPanel;
         std::memset(total, 0, sizeof(float) * blocks.rows * kPanel);
         for (int64_t k = 0; k < layer.inputs; k += kChunk) {
             const int64_t length = layer.inputs - k < kChunk ? layer.inputs - k : kChunk;
             for (int64_t block = 0; block < blocks.blocks; ++block) {
                 const int64_t first = first_of(blocks, block), rows = first_of(blocks, block + 1) - first;
                 const float* u = blocks.interleaved + first * layer.inputs + k * rows;
-                const float* here = w + k * kPanel;
+                const T* here = w + k * kPanel;
                 float* sums = total + first * kPanel;
                 // The next chunk (next panel's first, at the end) is fetched by the first two blocks of rows, half each;
                 // past the end of the weights the request is ignored by the processor.
-                if (blocks.blocks == 1)
-                    add_chunk_for<2>(rows)(u, here, length, here + length * kPanel, sums);
-                else if (block < 2)
-                    add_chunk_for<1>(rows)(u, here, length, here + length * (kPanel + 16 * block), sums);
-                else
-                    add_chunk_for<0>(rows)(u, here, length, nullptr, sums);
+                constexpr int kLines = kPanel * sizeof(T) / 64;
+                if (blocks.blocks == 1 || kLines == 1) {
+                    if (block == 0)
+                        add_chunk_for<T, kLines>(rows)(u, here, length, here + length * kPanel, sums);
+                    else
+                        add_chunk_for<T, 0>(rows)(u, here, length, nullptr, sums);
+                } else if (block < 2) {
+                    add_chunk_for<T, 1>(rows)(u, here, length, here + length * (kPanel + 16 * block), sums);
+                } else {
+                    add_chunk_for<T, 0>(rows)(u, here, length, nullptr, sums);
+                }
             }
         }
-        finish_panel(layer, blocks, panel, total);
+        finish_panel(layer, blocks.first_row, blocks.rows, blocks.partial, panel, total);
+    }
+}
+
+void run_any_panels(const Layer& layer, const RowBlocks& blocks, int64_t begin, int64_t end) {
+    switch (layer.weights.format) {
+        case WeightFormat::bf16: return run_panels<bf16>(layer, blocks, begin, end);
+        case WeightFormat::fp16: return run_panels<fp16>(layer, blocks, begin, end);
+        default: return run_panels<float>(layer, blocks, begin, end);
     }
 }
 
 }  // namespace
 
-extern const LayerKernel layer_kernel{kRows, run_panels};
+extern const FloatKernel float_kernel{kRows, run_any_panels};
 
 }  // namespace fusedx::FUSEDX_ISA

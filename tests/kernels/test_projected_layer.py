@@ -38,8 +38,8 @@ def problem(rows: int, outputs: int, inputs: int, classes: int, extras: str = "h
 
 def run(p: dict, isa: str = "", **other) -> np.ndarray:
     p = dict(p)
-    panels, panels4 = layer.pack(p.pop("weight")), layer.pack_projection(p.pop("weight4"))
-    p = {"panels": panels, "panels4": panels4, **p, **other}
+    weights, panels4 = layer.pack(p.pop("weight")), layer.pack_projection(p.pop("weight4"))
+    p = {"weights": weights, "panels4": panels4, **p, **other}
     return layer.run_projected(**p, isa=isa)
 
 

@@ -1,0 +1,174 @@
+// csrc/engine/chain.hpp for Python: every array of denoiser.safetensors is checked here.
+#include "engine/chain.hpp"
+
+#include <chrono>
+#include <map>
+
+#include "arguments.hpp"
+#include "conditional_layer/conditional_layer.hpp"
+#include "weights.hpp"
+
+namespace {
+
+using Arrays = std::map<std::string, py::array>;
+constexpr const char* kPrecisions[] = {"fp32", "bf16", "fp16", "int8", "int4"};
+
+class PythonChain {
+public:
+    PythonChain(Arrays arrays, const std::string& precision, const std::string& family, bool noise_prior, const std::string& isa)
+        : view_(checked(arrays, precision, family, noise_prior)) {
+        for (const char* name : {"weight_p", "scale1", "scale2", "scale3", "shift1", "shift2", "shift3", "coefficients"})
+            kept_.push_back(arrays.at(name));  // viewed, not copied
+        WithoutGil release;
+        chain_.emplace(view_, isa);
+    }
+
+    py::tuple run(const py::dict& encoded, py::array noise, bool keep) const {
+        const bool ddim = view_.family == fusedx::Family::ddim;
+        const Encoded kept = checked_encoded(encoded);
+        const fusedx::EncodedView& from = kept.view;
+        const double* z = check<double>("noise", noise, {ddim ? 2 : view_.steps, kAny, from.images, view_.classes});
+        const int64_t draws = noise.shape(1);
+        if (draws < 1) refuse("noise", "at least one draw", noise);
+        py::array_t<double> scores({draws, from.images, view_.classes});
+        Shape shape{keep ? view_.steps + 1 : 2, draws, from.images};
+        if (ddim) shape.push_back(fusedx::kMapPoints);
+        shape.push_back(view_.classes);
+        py::array_t<double> states(shape);
+        double* const to = scores.mutable_data();
+        fusedx::RunOptions options;
+        options.states = states.mutable_data(), options.ends_only = !keep;
+        {
+            WithoutGil release;
+            Interrupts interrupts{release};
+            options.poll = [](void* at) { static_cast<Interrupts*>(at)->look(); }, options.poll_context = &interrupts;
+            chain_->run(from, z, draws, to, options);
+        }
+        return py::make_tuple(scores, states);
+    }
+
+    py::array eps(const py::dict& encoded, py::array y, int64_t step) const {
+        const Encoded kept = checked_encoded(encoded);
+        const fusedx::EncodedView& from = kept.view;
+        Shape shape{from.images, view_.classes};
+        if (view_.family == fusedx::Family::ddim) shape.insert(shape.begin() + 1, fusedx::kMapPoints);
+        const double* state = check<double>("y", y, shape);
+        if (step < 0 || step >= view_.steps)
+            throw py::value_error("step: expected 0 to " + std::to_string(view_.steps - 1) + ", got " + std::to_string(step));
+        py::array_t<double> eps(shape);
+        double* const to = eps.mutable_data();
+        {
+            WithoutGil release;
+            chain_->eps(from, state, step, to);
+        }
+        return eps;
+    }
+
+    const fusedx::Chain& chain() const { return *chain_; }
+    std::string precision() const { return kPrecisions[static_cast<int>(view_.weight2.format)]; }
+
+private:
+    // Ctrl-C reaches the interpreter only when somebody asks: between steps, ten times a second at most.
+    struct Interrupts {
+        WithoutGil& interpreter;
+        std::chrono::steady_clock::time_point last = std::chrono::steady_clock::now();
+        void look() {
+            const auto now = std::chrono::steady_clock::now();
+            if (now - last < std::chrono::milliseconds(100)) return;
+            last = now;
+            interpreter.check_signals();
+        }
+    };
+
+    struct Encoded {  // the arrays live as long as the view, whatever becomes of the caller's mapping
+        fusedx::EncodedView view;
+        std::vector<py::array> arrays;
+    };
+
+    static fusedx::DenoiserView checked(const Arrays& arrays, const std::string& precision, const std::string& family, bool noise_prior);
+    Encoded checked_encoded(const py::dict& encoded) const;
+
+    fusedx::DenoiserView view_;
+    std::vector<py::array> kept_;
+    std::optional<fusedx::Chain> chain_;
+};
+
+const py::array& named(const Arrays& arrays, const std::string& name) {
+    const auto found = arrays.find(name);
+    if (found == arrays.end()) throw py::value_error(name + ": missing");
+    return found->second;
+}
+
+fusedx::DenoiserView PythonChain::checked(const Arrays& arrays, const std::string& precision, const std::string& family, bool noise_prior) {
+    fusedx::DenoiserView v{};
+    if (family != "posterior" && family != "ddim") throw py::value_error("family: expected posterior or ddim, got '" + family.substr(0, 100) + "'");
+    v.family = family == "ddim" ? fusedx::Family::ddim : fusedx::Family::posterior;
+    v.noise_prior = noise_prior;
+    if (noise_prior && family == "ddim") throw py::value_error("noise_prior: a ddim chain has no prior mean");
+    const fusedx::WeightFormat format = weight_format(precision);
+    const py::array &first = named(arrays, "weight_y"), &table = named(arrays, "scale1");
+    v.weight_y = check<float>("weight_y", first, {kAny, kAny});
+    refuse_empty("weight_y", first);
+    v.features = first.shape(0), v.classes = first.shape(1);
+    check<float>("scale1", table, {kAny, v.features});
+    refuse_empty("scale1", table);
+    v.steps = table.shape(0);
+    if (v.steps > INT32_MAX || v.features > INT32_MAX) throw py::value_error("scale1: too large");
+    const auto floats = [&](const std::string& name, const Shape& shape) { return check<float>(name.c_str(), named(arrays, name), shape); };
+    v.weight_p = floats("weight_p", {v.features, v.classes});
+    v.weight4 = floats("weight4", {v.classes, v.features});
+    v.bias4 = floats("bias4", {v.classes});
+    for (int k = 0; k < 3; ++k) {
+        v.scale[k] = floats("scale" + std::to_string(k + 1), {v.steps, v.features});
+        v.shift[k] = floats("shift" + std::to_string(k + 1), {v.steps, v.features});
+    }
+    v.coefficients = check<double>("coefficients", named(arrays, "coefficients"), {v.steps, fusedx::kCoefficients[static_cast<int>(v.family)]});
+    for (int k : {2, 3}) {
+        const std::string name = "weight" + std::to_string(k);
+        const bool plain = format == fusedx::WeightFormat::fp32;
+        const auto scale = arrays.find(name + ".scale");
+        (k == 2 ? v.weight2 : v.weight3) = packed_view(name, format, v.features, v.features, named(arrays, plain ? name : name + ".panels"),
+                                                       scale == arrays.end() ? Maybe{} : Maybe{scale->second});
+    }
+    return v;
+}
+
+// posterior: prior float64 [B, C] and feature float32 [B, F]; ddim: y_global, y_local float64 [B, C] and fused_feature.
+PythonChain::Encoded PythonChain::checked_encoded(const py::dict& encoded) const {
+    Encoded e{};
+    const auto get = [&](const char* name) -> const py::array& {
+        if (!encoded.contains(name)) throw py::value_error(std::string(name) + ": missing");
+        const py::object value = encoded[name];
+        if (!py::isinstance<py::array>(value))
+            throw py::value_error(std::string(name) + ": expected an array, got " + py::str(py::type::of(value)).cast<std::string>());
+        return e.arrays.emplace_back(py::reinterpret_borrow<py::array>(value));
+    };
+    const bool ddim = view_.family == fusedx::Family::ddim;
+    const char* const name = ddim ? "fused_feature" : "feature";
+    const py::array feature = get(name);
+    e.view.feature = check<float>(name, feature, {kAny, view_.features});
+    refuse_empty(name, feature);
+    e.view.images = feature.shape(0);
+    const auto state = [&](const char* of) { return check<double>(of, get(of), {e.view.images, view_.classes}); };
+    if (ddim)
+        e.view.y_global = state("y_global"), e.view.y_local = state("y_local");
+    else
+        e.view.prior = state("prior");
+    return e;
+}
+
+}  // namespace
+
+void add_chain(py::module_& m) {
+    py::class_<PythonChain>(m, "Chain", "The chain of diffusion steps; see csrc/engine/chain.hpp.  Safe to use from several threads.")
+        .def(py::init<Arrays, std::string, std::string, bool, std::string>(), py::arg("arrays"), py::arg("precision"), py::arg("family"),
+             py::arg("noise_prior") = false, py::arg("isa") = "")
+        .def("run", &PythonChain::run, py::arg("encoded"), py::arg("noise"), py::arg("keep") = false,
+             "encoded: prior and feature (ddim: y_global, y_local, fused_feature); the states float64, features float32.  noise float64 "
+             "[T, D, B, C] (ddim: [2, D, B, C]) -> (scores [D, B, C], states: all T + 1 if kept, else the first and the last).")
+        .def("eps", &PythonChain::eps, py::arg("encoded"), py::arg("y"), py::arg("step"))
+        .def_property_readonly("weight_bytes", [](const PythonChain& c) { return c.chain().weight_bytes(); })
+        .def("workspace_bytes", [](const PythonChain& c, int64_t images, int64_t draws) { return c.chain().workspace_bytes(images, draws); })
+        .def_property_readonly("isa", [](const PythonChain& c) { return std::string(fusedx::name(c.chain().isa())); })
+        .def_property_readonly("precision", &PythonChain::precision);
+}

@@ -1,0 +1,125 @@
+// kernels/conditional_layer: weights, packed once, and the layer.
+#include "conditional_layer/conditional_layer.hpp"
+
+#include "arguments.hpp"
+#include "conditional_layer/weights.hpp"
+#include "weights.hpp"
+
+using fusedx::WeightFormat;
+
+fusedx::WeightFormat weight_format(const std::string& name) {
+    constexpr const char* kNames[] = {"fp32", "bf16", "fp16", "int8", "int4"};
+    for (int i = 0; i < 5; ++i)
+        if (name == kNames[i]) return static_cast<WeightFormat>(i);
+    throw py::value_error("unknown weight format '" + name.substr(0, 100) + "'; there are: fp32, bf16, fp16, int8, int4");
+}
+
+fusedx::PackedView packed_view(const std::string& name, WeightFormat format, int64_t outputs, int64_t inputs, const py::array& panels,
+                               const Maybe& scale) {
+    const auto up = [](int64_t count, int64_t unit) { return (count + unit - 1) / unit; };
+    const std::string own = name + ".panels", beside = name + ".scale";
+    fusedx::PackedView view{format, outputs, inputs, panels.data(), nullptr, 0};
+    const bool scaled = format == WeightFormat::int8 || format == WeightFormat::int4;
+    if (scaled != scale.has_value()) throw py::value_error(beside + (scaled ? ": missing" : ": this format has none"));
+    const int64_t narrow = up(outputs, fusedx::kPanel), wide = up(outputs, fusedx::kWidePanel);
+    switch (format) {
+        case WeightFormat::fp32:
+            check<float>(name.c_str(), panels, {outputs, inputs}, true);
+            view.stride = row_stride(panels);
+            break;
+        case WeightFormat::bf16:
+            check<uint16_t>(own.c_str(), panels, {narrow, inputs, fusedx::kPanel});
+            break;
+        case WeightFormat::fp16:
+            check_kind(own.c_str(), py::dtype("float16"), panels, {narrow, inputs, fusedx::kPanel});
+            break;
+        case WeightFormat::int8:
+            check<int8_t>(own.c_str(), panels, {wide, up(inputs, 4), fusedx::kWidePanel, 4});
+            view.scale = check<float>(beside.c_str(), *scale, {outputs});
+            break;
+        case WeightFormat::int4:
+            check<uint8_t>(own.c_str(), panels, {wide, up(inputs, 64), 8, fusedx::kWidePanel, 4});
+            check_kind(beside.c_str(), py::dtype("float16"), *scale, {wide, up(inputs, 64), fusedx::kWidePanel});
+            view.scale = scale->data();
+            break;
+    }
+    return view;
+}
+
+namespace {
+
+fusedx::Weights made_weights(const std::string& format, int64_t outputs, int64_t inputs, py::array panels, Maybe scale) {
+    if (outputs < 1 || inputs < 1) throw py::value_error("weight: expected at least one element");
+    const fusedx::PackedView view = packed_view("weight", weight_format(format), outputs, inputs, panels, scale);
+    WithoutGil release;
+    return fusedx::Weights(view);
+}
+
+fusedx::Layer checked_layer(const py::array& u, const fusedx::Weights& weights, const py::array& a, const py::array& c, const py::array& t,
+                            const Maybe& h, const Maybe& f, const Maybe& image) {
+    fusedx::Layer x{};
+    x.u = check<float>("u", u, {kAny, weights.inputs()}, true);
+    refuse_empty("u", u);
+    x.a = check<float>("a", a, {kAny, weights.outputs()}, true);
+    refuse_empty("a", a);
+    x.rows = u.shape(0), x.inputs = weights.inputs(), x.outputs = weights.outputs(), x.weights = weights.view();
+    x.c = check<float>("c", c, {a.shape(0), x.outputs}, true);
+    x.t = check<int32_t>("t", t, {x.rows});
+    check_index("t", x.t, x.rows, a.shape(0));
+    if (h) x.h = check<float>("h", *h, {kAny, x.outputs}, true), x.h_stride = row_stride(*h);
+    if (f) x.f = check<float>("f", *f, {h ? h->shape(0) : kAny, x.outputs}, true), x.f_stride = row_stride(*f);
+    if (h || f) {
+        if (!image) throw py::value_error("image: expected int32 [rows] beside h or f, got None");
+        x.image = check<int32_t>("image", *image, {x.rows});
+        check_index("image", x.image, x.rows, (h ? h : f)->shape(0));
+    }
+    x.u_stride = row_stride(u), x.a_stride = row_stride(a), x.c_stride = row_stride(c);
+    return x;
+}
+
+void conditional_layer(py::array u, const fusedx::Weights& weights, py::array a, py::array c, py::array t, Maybe h, Maybe f, Maybe image,
+                       py::array out, const std::string& isa) {
+    const auto best = fusedx::choose_isa(isa);
+    fusedx::Layer x = checked_layer(u, weights, a, c, t, h, f, image);
+    x.out = check_out<float>("out", out, {x.rows, x.outputs}, true);
+    x.out_stride = row_stride(out);
+    WithoutGil release;
+    fusedx::conditional_layer(x, best);
+}
+
+py::array projected_layer(py::array u, const fusedx::Weights& weights, py::array a, py::array c, py::array t, Maybe h, Maybe f, Maybe image,
+                          py::array panels4, py::array bias4, const std::string& isa) {
+    const auto best = fusedx::choose_isa(isa);
+    fusedx::Layer x = checked_layer(u, weights, a, c, t, h, f, image);
+    x.bias4 = check<double>("bias4", bias4, {kAny});
+    refuse_empty("bias4", bias4);
+    x.classes = bias4.shape(0);
+    const int64_t panels = (x.outputs + fusedx::kPanel - 1) / fusedx::kPanel, groups = fusedx::padded_classes(x.classes) / fusedx::kClasses;
+    x.panels4 = check<float>("panels4", panels4, {panels, groups, fusedx::kPanel, fusedx::kClasses});
+    py::array_t<double> eps({x.rows, x.classes});
+    x.eps = eps.mutable_data();
+    {
+        WithoutGil release;
+        fusedx::conditional_layer(x, best);
+    }
+    return eps;
+}
+
+// The packed panels as they lie in memory, for tests of the layout: float [ceil(N / 32), K, 32].
+py::array panels_of(const fusedx::Weights& weights) {
+    if (weights.view().format != WeightFormat::fp32) throw py::value_error("panels: of fp32 weights alone");
+    const int64_t count = (weights.outputs() + fusedx::kPanel - 1) / fusedx::kPanel;
+    return py::array_t<float>({count, weights.inputs(), int64_t{fusedx::kPanel}}, static_cast<const float*>(weights.view().panels));
+}
+
+}  // namespace
+
+void add_layer(py::module_& m) {
+    py::class_<fusedx::Weights>(m, "Weights", "A weight matrix [N, K] as the kernels read it, in memory of its own.")
+        .def(py::init(&made_weights), py::arg("format"), py::arg("outputs"), py::arg("inputs"), py::arg("panels"), py::arg("scale") = py::none())
+        .def_property_readonly("shape", [](const fusedx::Weights& w) { return py::make_tuple(w.outputs(), w.inputs()); })
+        .def_property_readonly("nbytes", &fusedx::Weights::bytes)
+        .def("_panels", &panels_of);
+    m.def("conditional_layer", &conditional_layer);
+    m.def("projected_layer", &projected_layer);
+}
