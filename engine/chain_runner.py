@@ -10,7 +10,7 @@ import numpy as np
 from fusedx.engine import sampler
 from fusedx.engine.backends import Denoiser
 from fusedx.engine.manifest import MAP_POINTS, Network
-from fusedx.engine.schedule import Schedule, ddim_coefficients, posterior_coefficients
+from fusedx.engine.schedule import DDIMCoefficients, PosteriorCoefficients, Schedule, chain_program, ddim_coefficients
 
 #: The encoder's outputs by name.  A runner on a device may be given ones that have never left it.
 Encoded = Mapping[str, np.ndarray]
@@ -33,17 +33,20 @@ class ChainRunner(Protocol):
 
 
 class HostChains:
-    """The sampler's loops on a :class:`Denoiser`; safe to call from several threads."""
+    """The sampler's loops on a :class:`Denoiser`: the chain as it is written for reading; safe to call from several threads."""
 
-    precision = "fp32"
-
-    def __init__(self, network: Network, schedule: Schedule, denoiser: Denoiser) -> None:
+    def __init__(
+        self, network: Network, schedule: Schedule, denoiser: Denoiser, precision: str = "fp32", coefficients: np.ndarray | None = None
+    ) -> None:
+        """coefficients float64 [T, columns] of a compiled model, ordered as by ``chain_program``; None derives them from the schedule."""
         self.name = denoiser.name
+        self.precision = precision
         self.denoiser = denoiser
         self._noise_prior = network.noise_prior
         v2 = network.family == "diffmic-v2"
-        self._ddim = ddim_coefficients(schedule) if v2 else None
-        self._posterior = None if v2 else posterior_coefficients(schedule)
+        columns = (chain_program(schedule, v2=v2).coefficients if coefficients is None else coefficients).T
+        self._ddim = DDIMCoefficients(ddim_coefficients(schedule).timesteps, *columns) if v2 else None
+        self._posterior = None if v2 else PosteriorCoefficients(*columns)
 
     def run(self, encoded: Encoded, noise: np.ndarray, *, keep: bool) -> sampler.Chains:
         """See :class:`ChainRunner`."""

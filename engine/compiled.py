@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from fusedx.engine import safetensors
-from fusedx.engine.denoiser import DenoiserTables
+from fusedx.engine.denoiser import DenoiserTables, StoredDenoiser
 from fusedx.engine.encoder import network, onnx_file
 from fusedx.engine.encoder.graph import Graph
-from fusedx.engine.errors import ModelFormatError
+from fusedx.engine.errors import ModelFormatError, UnavailableError
 from fusedx.engine.manifest import FileEntry, Manifest, Network
 from fusedx.engine.memory import release_pages
 
@@ -47,9 +47,19 @@ class CompiledModel:
         """SHA-256 of encoder.onnx and of its data, one after the other: what a plan built of them is kept under."""
         return "".join(self.manifest.files[name].sha256 for name in (ENCODER, onnx_file.data_file(self.encoder).name))
 
+    def stored_denoiser(self) -> StoredDenoiser:
+        """What the file holds, memory-mapped."""
+        m = self.manifest
+        return StoredDenoiser.from_arrays(safetensors.read(self.path / DENOISER), m.network, m.schedule, m.precision)
+
     def denoiser(self) -> DenoiserTables:
-        """Folded tables, memory-mapped."""
-        return DenoiserTables.from_arrays(safetensors.read(self.path / DENOISER), self.manifest.network, self.manifest.schedule.steps)
+        """The float32 tables as they were folded, memory-mapped; UnavailableError for a model compiled in another precision."""
+        if self.manifest.precision != "fp32":
+            raise UnavailableError(
+                f"{self.path} is compiled in {self.manifest.precision} for processors; a GPU packs the weights in its own formats "
+                "and needs a model compiled in fp32"
+            )
+        return self.stored_denoiser().tables()
 
     def weight_bytes(self) -> int:
         """Bytes of encoder and denoiser together."""
@@ -76,10 +86,10 @@ def open_model(path: str | os.PathLike[str], *, verify: bool = True) -> Compiled
     model = CompiledModel(folder, manifest, hashlib.sha256(raw).hexdigest())
     graph = onnx_file.read(model.encoder)
     _check_encoder(graph, manifest.network)
-    tables = model.denoiser()
+    stored = model.stored_denoiser()
     if verify:
         _check_finite(ENCODER, graph.constants)
-        _check_finite(DENOISER, tables.arrays())
+        _check_finite(DENOISER, stored.arrays)
     return model
 
 
@@ -115,10 +125,13 @@ def _check_encoder(graph: Graph, n: Network) -> None:
 def _check_finite(file: str, arrays: dict[str, np.ndarray]) -> None:
     """A NaN would become every prediction.  Minimum and maximum carry it, and need no memory."""
     for name, array in arrays.items():
-        if array.dtype.kind != "f" or not array.size:
+        if array.dtype == np.uint16:  # bfloat16 bits: all ones in the exponent, whatever the sign
+            finite = not array.size or (array & 0x7FFF).max() < 0x7F80
+        elif array.dtype.kind != "f" or not array.size:
             continue
-        with np.errstate(invalid="ignore"):
-            finite = np.isfinite(array.min()) and np.isfinite(array.max())
+        else:
+            with np.errstate(invalid="ignore"):
+                finite = np.isfinite(array.min()) and np.isfinite(array.max())
         release_pages(array)
         if not finite:
             raise ModelFormatError(f"{file}: {name[:200]} holds NaN or infinite values")

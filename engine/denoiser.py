@@ -14,9 +14,19 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from fusedx.engine.errors import ModelFormatError
+from fusedx.engine.errors import ConfigError, ModelFormatError
 from fusedx.engine.manifest import Network
+from fusedx.engine.memory import release_pages
+from fusedx.engine.safetensors import dtype_name
+from fusedx.engine.schedule import Schedule, chain_program
 from fusedx.engine.weights import Weights, batch_norm
+from fusedx.kernels.conditional_layer import packed
+from fusedx.kernels.step import COEFFICIENTS
+
+#: The matrices that a format other than fp32 stores packed.
+LARGE = ("weight2", "weight3")
+#: Rows packed at a time, of whole panels of every format.
+_ROWS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +59,96 @@ class DenoiserTables:
         """Name -> array, in file order."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
+
+@dataclass(frozen=True, slots=True)
+class StoredDenoiser:
+    """What denoiser.safetensors holds: the tables, weight2 and weight3 in the format ``precision``, and the chain's coefficients.
+
+    arrays: names and shapes as :func:`stored_shapes` says.  A packed matrix is ``<name>.panels`` and, for integers, ``<name>.scale``;
+    in fp32 it is ``<name>`` itself.  coefficients float64 [T, columns], as ``fusedx.engine.schedule.chain_program`` makes them.
+    """
+
+    network: Network
+    precision: str
+    arrays: dict[str, np.ndarray]
+
+    @property
+    def coefficients(self) -> np.ndarray:
+        """float64 [T,6] (v1) or [T,4] (v2)."""
+        return self.arrays["coefficients"]
+
     @staticmethod
-    def from_arrays(arrays: dict[str, np.ndarray], network: Network, steps: int) -> DenoiserTables:
-        """Check names, shapes and dtype against the manifest."""
-        f, c = network.feature_dim, network.num_classes
-        expected = {"weight_y": (f, c), "weight_p": (f, c), "weight2": (f, f), "weight3": (f, f), "weight4": (c, f), "bias4": (c,)}
-        expected |= {f"{kind}{k}": (steps, f) for k in (1, 2, 3) for kind in ("scale", "shift")}
+    def from_arrays(arrays: dict[str, np.ndarray], network: Network, schedule: Schedule, precision: str) -> StoredDenoiser:
+        """Check names, shapes and dtypes against the manifest, and the coefficients against its schedule."""
+        expected = stored_shapes(network, schedule.steps, precision)
         if set(arrays) != set(expected):
-            raise ModelFormatError(f"denoiser.safetensors holds {sorted(arrays)}, expected {sorted(expected)}")
-        for name, shape in expected.items():
-            if arrays[name].shape != shape or arrays[name].dtype != np.float32:
-                got = f"{arrays[name].dtype} {list(arrays[name].shape)}"
-                raise ModelFormatError(f"denoiser.safetensors: {name} is {got}, the manifest implies float32 {list(shape)}")
+            missing, further = sorted(set(expected) - set(arrays)), sorted(set(arrays) - set(expected))
+            raise ModelFormatError(
+                f"denoiser.safetensors is not that of a model in {precision}: it lacks {missing or 'nothing'} and has "
+                f"{str(further)[:500] if further else 'nothing'} beside; compile the checkpoint again"
+            )
+        for name, (shape, dtype) in expected.items():
+            if arrays[name].shape != shape or dtype_name(arrays[name]) != dtype:
+                got = f"{dtype_name(arrays[name])} {list(arrays[name].shape)}"
+                raise ModelFormatError(f"denoiser.safetensors: {name} is {got}, the manifest implies {dtype} {list(shape)}")
+        # Not to the last bit: some schedules take a cosine or an exponential of the C library, which differ between machines.
+        derived = chain_program(schedule, v2=network.family == "diffmic-v2").coefficients
+        if not np.allclose(arrays["coefficients"], derived, rtol=1e-5, atol=1e-9):
+            raise ModelFormatError("denoiser.safetensors: coefficients differ from those of the manifest's schedule")
+        return StoredDenoiser(network, precision, arrays)
+
+    @staticmethod
+    def pack(tables: DenoiserTables, network: Network, coefficients: np.ndarray, precision: str) -> StoredDenoiser:
+        """float32 tables in a format.  ConfigError where it cannot hold a weight."""
+        arrays = {"coefficients": np.ascontiguousarray(coefficients)}
+        for name, array in tables.arrays().items():
+            if name not in LARGE or precision == "fp32":
+                arrays[name] = array
+                continue
+            try:
+                parts = pack_rows(array, precision)
+            except ValueError as error:
+                raise ConfigError(f"the denoiser does not fit {precision}: {name}: {error}") from None
+            arrays |= {f"{name}.{part}": parts[part] for part in parts}
+            release_pages(array)  # the mapped original, if it was one, is not read again
+        return StoredDenoiser(network, precision, arrays)
+
+    def in_precision(self, precision: str) -> StoredDenoiser:
+        """The same, packed in ``precision`` if it is not; only what is stored in fp32 can be."""
+        if precision == self.precision:
+            return self
+        return StoredDenoiser.pack(self.tables(), self.network, self.coefficients, precision)
+
+    def tables(self) -> DenoiserTables:
+        """Everything as float32; packed matrices become what their stored weights are worth, in memory of their own."""
+        f = self.network.feature_dim
+        arrays = {field.name: self.arrays[field.name] for field in fields(DenoiserTables) if field.name in self.arrays}
+        for name in LARGE:
+            if name not in arrays:
+                parts = {part.removeprefix(f"{name}."): a for part, a in self.arrays.items() if part.startswith(f"{name}.")}
+                arrays[name] = packed.unpack(parts, self.precision, f, f)
         return DenoiserTables(**arrays)
+
+
+def stored_shapes(network: Network, steps: int, precision: str) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Tensor name -> (shape, safetensors dtype) of denoiser.safetensors."""
+    f, c = network.feature_dim, network.num_classes
+    family = "ddim" if network.family == "diffmic-v2" else "posterior"
+    shapes: dict[str, tuple[tuple[int, ...], str]] = {"coefficients": ((steps, len(COEFFICIENTS[family])), "F64")}
+    shapes |= {"weight_y": ((f, c), "F32"), "weight_p": ((f, c), "F32"), "weight4": ((c, f), "F32"), "bias4": ((c,), "F32")}
+    shapes |= {f"{kind}{k}": ((steps, f), "F32") for k in (1, 2, 3) for kind in ("scale", "shift")}
+    for name in LARGE:
+        if precision == "fp32":
+            shapes[name] = ((f, f), "F32")
+        else:
+            shapes |= {f"{name}.{part}": shape for part, shape in packed.shapes(precision, f, f).items()}
+    return shapes
+
+
+def pack_rows(weight: np.ndarray, precision: str) -> dict[str, np.ndarray]:
+    """``packed.pack`` of a large matrix, some rows at a time, so that its temporary copies stay small."""
+    blocks = [packed.pack(weight[row : row + _ROWS], precision) for row in range(0, len(weight), _ROWS)]
+    return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
 
 
 def fold(

@@ -22,6 +22,7 @@ from fusedx.engine.limits import MAX_DRAWS
 from fusedx.engine.manifest import IMAGE_SIZE, MAP_POINTS, Network
 from fusedx.engine.noise import draw_noise
 from fusedx.engine.schedule import Schedule, ddim_coefficients
+from fusedx.kernels.softmax import sigmoid, softmax
 
 #: Rows of the denoiser that are evaluated together, about.
 MAX_ROWS = 1024
@@ -151,13 +152,13 @@ class Engine:
         return arrays
 
     def _result(self, encoded: Encoded, draw_scores: np.ndarray, i: int) -> Result:
-        own = np.ascontiguousarray(draw_scores[:, i])  # one memory layout, so one summation order, whatever the batch
-        scores = own.mean(axis=0)
+        own = draw_scores[:, i]
+        scores = np.cumsum(own, axis=0)[-1] / len(own)  # added in the order of draws, whatever the batch
         return Result(
             probabilities=self._probabilities(scores),
             scores=scores,
             prior=self._prior(encoded, i),
-            draw_scores=own,
+            draw_scores=np.ascontiguousarray(own),
             patch_locations=encoded["patch_locations"][i],
             saliency=encoded["saliency"][i],
             finite=bool(np.isfinite(own).all() and all(np.isfinite(array[i]).all() for array in encoded.values())),
@@ -166,15 +167,14 @@ class Engine:
     def _prior(self, encoded: Encoded, i: int) -> np.ndarray:
         """[C]: the prior encoder's softmax, or for multi-label tasks the sigmoid of its fused logits, one class at a time."""
         if self.task == "multilabel":
-            return 1.0 / (1.0 + np.exp(-encoded["y_fusion"][i].astype(np.float64)))
+            return sigmoid(encoded["y_fusion"][i].astype(np.float64))
         return encoded["prior"][i].astype(np.float64)
 
     def _probabilities(self, scores: np.ndarray) -> np.ndarray:
         """[...,C] -> [...,C]: softmax, or for multi-label tasks each score clipped to [0,1]."""
         if self.task == "multilabel":
             return np.clip(scores, 0.0, 1.0)
-        e = np.exp(scores - scores.max(axis=-1, keepdims=True))
-        return e / e.sum(axis=-1, keepdims=True)
+        return softmax(scores)
 
     def _on_host(self, images: np.ndarray) -> np.ndarray:
         return images

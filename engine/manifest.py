@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import types
 import typing
 from collections.abc import Iterable
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
@@ -15,6 +16,7 @@ import numpy as np
 from fusedx.engine.errors import ConfigError, ModelFormatError
 from fusedx.engine.limits import MAX_DRAWS, MAX_SEED
 from fusedx.engine.schedule import Schedule, ddim_coefficients, posterior_coefficients
+from fusedx.kernels.conditional_layer.packed import FORMATS
 
 FORMAT = "fusedx-compiled-model"
 FORMAT_VERSION = 1
@@ -25,7 +27,9 @@ REGIONS = 6
 MAP_POINTS = 6
 FAMILIES = ("diffmic-v1", "diffmic-v2")
 BACKBONES = ("resnet18", "resnet50")
-PRECISIONS = ("fp32",)
+#: Of the denoiser's weights, and of the encoder's arithmetic.
+PRECISIONS = FORMATS
+ENCODER_PRECISIONS = ("fp32", "int8")
 TASKS = ("multiclass", "multilabel")
 MAX_CLASSES = 1000
 _MAX_NESTING = 32
@@ -99,6 +103,27 @@ class FileEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class SelfTest:
+    """What the model answered for the procedural image (``fusedx.self_test.image``) when it was compiled.
+
+    tolerance: by how much another machine's probabilities may differ from these, each.
+    """
+
+    seed: int
+    draws: int
+    probabilities: tuple[float, ...]
+    tolerance: float
+
+    def __post_init__(self) -> None:
+        _within("self_test.seed", self.seed, 0, MAX_SEED)
+        _within("self_test.draws", self.draws, 1, MAX_DRAWS)
+        if not all(0.0 <= p <= 1.0 for p in self.probabilities):
+            raise ConfigError(f"self_test.probabilities must be from 0 to 1, got {_short(list(self.probabilities))}")
+        if not 0.0 < self.tolerance <= 1.0:
+            raise ConfigError(f"self_test.tolerance must be above 0 and at most 1, got {_short(self.tolerance)}")
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """manifest.json.  ``probabilities`` and ``metrics`` are statements for people; everything else is acted upon."""
 
@@ -117,18 +142,23 @@ class Manifest:
     versions: dict[str, str]
     notes: tuple[str, ...] = ()
     metrics: dict[str, Any] = field(default_factory=dict)
+    encoder_precision: str = "fp32"
+    self_test: SelfTest | None = None
     format: str = FORMAT
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
         _one_of("task", self.task, TASKS)
         _one_of("precision", self.precision, PRECISIONS)
+        _one_of("encoder_precision", self.encoder_precision, ENCODER_PRECISIONS)
         _within("default_draws", self.default_draws, 1, MAX_DRAWS)
         _within("default_seed", self.default_seed, 0, MAX_SEED)
         if len(self.classes) != self.network.num_classes:
             raise ConfigError(f"{len(self.classes)} class names for {self.network.num_classes} classes")
         if len(set(self.classes)) != len(self.classes) or not all(c.strip() and c.isprintable() for c in self.classes):
             raise ConfigError(f"class names must be distinct, printable and not empty: {str(list(self.classes))[:500]}")
+        if self.self_test is not None and len(self.self_test.probabilities) != self.network.num_classes:
+            raise ConfigError(f"self_test has {len(self.self_test.probabilities)} probabilities for {self.network.num_classes} classes")
         check_chain(self.network, self.schedule)
 
     @property
@@ -237,6 +267,8 @@ def from_dict(kind: Any, value: Any, where: str) -> Any:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
         return value
+    if origin in (typing.Union, types.UnionType):  # X | None, the only one there is
+        return None if value is None else from_dict(arguments[0], value, where)
     if is_dataclass(kind):
         return _dataclass_from(kind, value, where)
     if origin is tuple:

@@ -14,7 +14,7 @@ from fusedx.engine.engine import Engine
 
 def reference_engine(compiled: CompiledModel) -> Engine:
     """What a compiled model's float32 weights imply, computed in float64."""
-    tables = DenoiserTables(**{name: array.astype(np.float64) for name, array in compiled.denoiser().arrays().items()})
+    tables = DenoiserTables(**{name: array.astype(np.float64) for name, array in compiled.stored_denoiser().tables().arrays().items()})
     m = compiled.manifest
     chains = HostChains(m.network, m.schedule, PythonDenoiser(tables))
     return Engine(m.network, m.schedule, m.task, reference_encoder.open_file(compiled.encoder), chains)

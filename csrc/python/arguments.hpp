@@ -113,4 +113,5 @@ inline void refuse_empty(const char* name, const py::array& x) {
 void add_layer(py::module_& m);
 void add_chain(py::module_& m);
 void add_operations(py::module_& m);
+void add_softmax(py::module_& m);
 void add_machine(py::module_& m);

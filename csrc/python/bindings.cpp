@@ -18,4 +18,5 @@ PYBIND11_MODULE(_native, m) {
     add_layer(m);
     add_chain(m);
     add_operations(m);
+    add_softmax(m);
 }

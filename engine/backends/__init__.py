@@ -1,15 +1,19 @@
-"""Who evaluates the denoiser.  A backend is chosen by name from one table; an unavailable choice is an error that lists the rest."""
+"""Who runs the chain on processors.  A backend is chosen by name from one table; an unavailable choice is an error that lists the rest."""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from fusedx.engine.choice import require_usable
-from fusedx.engine.denoiser import DenoiserTables
+
+if TYPE_CHECKING:
+    from fusedx.engine.chain_runner import ChainRunner
+    from fusedx.engine.denoiser import StoredDenoiser
+    from fusedx.engine.schedule import Schedule
 
 log = logging.getLogger("fusedx")
 
@@ -55,8 +59,8 @@ def available() -> dict[str, str | None]:
     return {"native": native.why_not(), "python": None}
 
 
-def open_backend(name: str, tables: DenoiserTables) -> Denoiser:
-    """Denoiser by backend name or ``auto``."""
+def open_chains(name: str, stored: StoredDenoiser, schedule: Schedule) -> ChainRunner:
+    """Chain runner on processors by backend name or ``auto``, in the precision of ``stored``."""
     choices = available()
     if name == "auto":
         name = next(n for n, reason in choices.items() if reason is None)
@@ -64,9 +68,10 @@ def open_backend(name: str, tables: DenoiserTables) -> Denoiser:
             log.warning("the chain runs in numpy, one read of the weights a row, because %s", choices["native"])
     require_usable("backend", name, choices, also=("auto",))
     if name == "native":
-        from fusedx.engine.backends.native import NativeDenoiser
+        from fusedx.engine.backends.native import NativeChains
 
-        return NativeDenoiser(tables)
+        return NativeChains(stored)
     from fusedx.engine.backends.python import PythonDenoiser
+    from fusedx.engine.chain_runner import HostChains
 
-    return PythonDenoiser(tables)
+    return HostChains(stored.network, schedule, PythonDenoiser(stored.tables()), stored.precision, stored.coefficients)

@@ -1,4 +1,4 @@
-"""The compiled backend: weights packed into panels once, every row of a call sharing each read of them.
+"""The compiled chain: the whole loop in C++, in any weight format, every row of a step sharing each read of the weights.
 
 Lanes run over outputs and each row keeps its own accumulators, so a row's bits do not depend on the rows beside it.
 """
@@ -7,21 +7,22 @@ from __future__ import annotations
 
 import numpy as np
 
-from fusedx.engine.backends import Condition, constant_half
-from fusedx.engine.denoiser import DenoiserTables
-from fusedx.engine.errors import ConfigError
+from fusedx.engine import sampler
+from fusedx.engine.chain_runner import Encoded
+from fusedx.engine.denoiser import StoredDenoiser
+from fusedx.engine.errors import ConfigError, UnavailableError
 from fusedx.engine.memory import release_pages
-from fusedx.kernels import conditional_layer, native_module
+from fusedx.kernels import native_module
 
 
 def why_not() -> str | None:
     """None when the native module is built and loads here; otherwise the reason."""
-    if conditional_layer.available():
+    if native_module.native is not None:
         return None
     return f"the native module is not built or does not load ({native_module.reason})"
 
 
-def _check_settings() -> None:
+def check_settings() -> None:
     """Refuse an impossible FUSEDX_ISA or FUSEDX_THREADS now, not in the middle of the first prediction."""
     module = native_module.require("the native backend")
     try:
@@ -31,42 +32,41 @@ def _check_settings() -> None:
         raise ConfigError(str(error)) from None
 
 
-class NativeDenoiser:
-    """See :class:`fusedx.engine.backends.Denoiser`.  float32; safe to call from several threads."""
+class NativeChains:
+    """See :class:`fusedx.engine.chain_runner.ChainRunner`.  Safe to call from several threads; Ctrl-C ends a run between two steps."""
 
     name = "native"
 
-    def __init__(self, tables: DenoiserTables) -> None:
-        _check_settings()
-        self._panels = []
-        for weight in (tables.weight_y, tables.weight2, tables.weight3):
-            self._panels.append(conditional_layer.pack(weight))
-            # The mapped original is not read again, and would otherwise count twice.
-            release_pages(weight)
-        self._weight_p = tables.weight_p
-        self._panels4, self._bias4 = conditional_layer.pack_projection(tables.weight4), tables.bias4.astype(np.float64)
-        self._scale = (tables.scale1, tables.scale2, tables.scale3)
-        self._shift = (tables.shift1, tables.shift2, tables.shift3)
+    def __init__(self, stored: StoredDenoiser) -> None:
+        """``stored`` may be memory-mapped: what is packed is copied, and its pages are given back; the tables stay mapped."""
+        check_settings()
+        self.precision = stored.precision
+        self._v2 = stored.network.family == "diffmic-v2"
+        family = "ddim" if self._v2 else "posterior"
+        module = native_module.require("the native backend")
+        try:
+            self._chain = module.Chain(stored.arrays, stored.precision, family, stored.network.noise_prior)
+        except ValueError as error:
+            raise UnavailableError(f"backend native cannot run a denoiser in {stored.precision}: {error}") from error
+        for array in stored.arrays.values():
+            release_pages(array)
 
-    def condition(self, prior: np.ndarray, feature: np.ndarray) -> Condition:
-        half = constant_half(self._weight_p, prior, np.dtype(np.float32))
-        return Condition(half, np.ascontiguousarray(feature, np.float32))
+    @property
+    def weight_bytes(self) -> int:
+        """Memory of the packed weights."""
+        return int(self._chain.weight_bytes)
 
-    def eps(self, y: np.ndarray, step: np.ndarray, condition: Condition, entry: np.ndarray) -> np.ndarray:
-        u = self._layer(0, y.astype(np.float32), step, h=condition.constant, f=condition.feature, image=entry)
-        u = self._layer(1, u, step)
-        # Layer 4 rides in layer 3's epilogue, so layer 3's output is never written.
-        third = self._panels[2], self._scale[2], self._shift[2]
-        return conditional_layer.run_projected(u, *third, step, self._panels4, self._bias4)
+    def run(self, encoded: Encoded, noise: np.ndarray, *, keep: bool) -> sampler.Chains:
+        """See :class:`fusedx.engine.chain_runner.ChainRunner`."""
+        scores, states = self._chain.run(self._inputs(encoded), np.ascontiguousarray(noise, np.float64), keep)
+        return sampler.Chains(scores=scores, states=states)
 
-    def _layer(
-        self,
-        k: int,
-        u: np.ndarray,
-        step: np.ndarray,
-        *,
-        h: np.ndarray | None = None,
-        f: np.ndarray | None = None,
-        image: np.ndarray | None = None,
-    ) -> np.ndarray:
-        return conditional_layer.run(u, self._panels[k], self._scale[k], self._shift[k], step, h=h, f=f, image=image)
+    def eps(self, encoded: Encoded, y: np.ndarray, step: int) -> np.ndarray:
+        """See :class:`fusedx.engine.chain_runner.ChainRunner`."""
+        return self._chain.eps(self._inputs(encoded), np.ascontiguousarray(y, np.float64), step)
+
+    def _inputs(self, encoded: Encoded) -> dict[str, np.ndarray]:
+        """The encoder's float32 outputs in the dtypes of the chain: its state is float64, its features are float32."""
+        states, feature = (("y_global", "y_local"), "fused_feature") if self._v2 else (("prior",), "feature")
+        inputs = {name: np.ascontiguousarray(encoded[name], np.float64) for name in states}
+        return inputs | {feature: np.ascontiguousarray(encoded[feature], np.float32)}

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 def load(
     path: str | os.PathLike[str],
     device: str = "cpu",
-    precision: str = "fp32",
+    precision: str | None = None,
     backend: str = "auto",
     *,
     encoder: str = "auto",
@@ -45,7 +45,9 @@ def load(
 ) -> Model:
     """Open a compiled model.
 
-    device: cpu, cuda or cuda:N.  precision, of the weights: fp32; on a GPU also bf16, fp16, fp8.
+    device: cpu, cuda or cuda:N.
+    precision, of the denoiser's weights: None as compiled; a model compiled in fp32 may also be loaded in bf16, fp16, int8 or int4 on a
+    CPU (int4 takes a while to pack: compile it so) and in bf16, fp16 or fp8 on a GPU, which takes no model compiled otherwise.
     backend, for the denoising chain: auto | native | python on a CPU, auto | triton | persistent on a GPU.
     encoder: auto | openvino | onnxruntime | torch | reference on a CPU, auto | tensorrt | torch | torch-eager (uncompiled) on a GPU.
     ``auto`` takes the first that is usable (``fusedx doctor`` says which are) and ``Model.runtime`` says which it was; nothing falls
@@ -315,6 +317,7 @@ class Model:
                 "task": self.manifest.task,
                 "seed": seed,
                 **self.runtime,
+                "encoder_precision": self.manifest.encoder_precision,
                 "input": item.notes,
             },
         )

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fusedx.engine.backends import open_backend
-from fusedx.engine.chain_runner import HostChains
+from fusedx.engine.backends import open_chains
 from fusedx.engine.compiled import CompiledModel
 from fusedx.engine.cuda import device as cuda_device
 from fusedx.engine.cuda.device import GPU
@@ -16,11 +15,11 @@ from fusedx.engine.manifest import PRECISIONS
 from fusedx.preparation import CudaPreparation, HostPreparation, Preparation
 
 
-def find_device(device: str, precision: str) -> GPU | None:
+def find_device(device: str, precision: str | None) -> GPU | None:
     """The GPU that ``device`` means, None for the CPU.  Raises ConfigError, UnavailableError; touches no file."""
     index = cuda_device.parse(device)
     if index is None:
-        if precision not in PRECISIONS:
+        if precision is not None and precision not in PRECISIONS:
             raise UnavailableError(f"precision {precision!r} is not available on a CPU; there is: {', '.join(PRECISIONS)}")
         return None
     try:
@@ -29,11 +28,27 @@ def find_device(device: str, precision: str) -> GPU | None:
         raise UnavailableError(f"device cuda:{index} is not available: {error}. There is: cpu") from error
 
 
+def find_precision(compiled: CompiledModel, gpu: GPU | None, precision: str | None) -> str:
+    """The weights' precision: as compiled unless asked for by name, which only a model compiled in fp32 leaves open."""
+    own = compiled.manifest.precision
+    if gpu is not None:
+        return "fp32" if precision is None else precision  # the GPU's engine refuses what is not compiled in fp32
+    if precision in (None, own):
+        return own
+    if own != "fp32":
+        raise UnavailableError(
+            f"precision {precision!r} is not available: {compiled.path} is compiled in {own}. There is: {own}; "
+            "a checkpoint compiled in fp32 can be loaded in any precision"
+        )
+    assert precision is not None
+    return precision
+
+
 def open_engine(
     compiled: CompiledModel,
     gpu: GPU | None,
     *,
-    precision: str,
+    precision: str | None,
     backend: str,
     encoder: str,
     encoder_threads: int | None = None,
@@ -41,6 +56,7 @@ def open_engine(
     batch_invariant: bool = True,
 ) -> tuple[Engine, Preparation]:
     """The engine and what prepares its images; arguments as of :func:`fusedx.load`."""
+    precision = find_precision(compiled, gpu, precision)
     if gpu is not None:
         if encoder_threads is not None:
             raise ConfigError("encoder_threads is for encoders on a CPU; leave it out on a GPU")
@@ -51,7 +67,7 @@ def open_engine(
     m = compiled.manifest
     # The encoder first: it needs the most memory while it loads, and gives half of it back.
     opened = open_encoder(encoder, compiled.encoder, encoder_threads)
-    chains = HostChains(m.network, m.schedule, open_backend(backend, compiled.denoiser()))
+    chains = open_chains(backend, compiled.stored_denoiser().in_precision(precision), m.schedule)
     return Engine(m.network, m.schedule, m.task, opened, chains), HostPreparation()
 
 

@@ -65,7 +65,7 @@ def verify(
     checkpoint: str | os.PathLike[str] | None = None,
     *,
     device: str = "cpu",
-    precision: str = "fp32",
+    precision: str | None = None,
     backend: str = "auto",
     encoder: str = "auto",
     progress: Callable[[str], None] = lambda stage: None,
@@ -97,7 +97,7 @@ def verify(
         progress("running the float64 reference, one operation at a time")
         reference_model, reference = _reference(compiled, checkpoint)
         expected = reference_model.trace(x, noise)
-    tolerance = TOLERANCE["cuda" if gpu else "cpu", precision]
+    tolerance = TOLERANCE["cuda" if gpu else "cpu", engine.chains.precision]
     rows = [Row(name, relative_error(got[name], expected[name]), tolerance) for name in expected if name not in _SKIPPED]
     final = "y_final" if "y_final" in expected else "prediction"
     labels = np.argmax(got[final], axis=-1) == np.argmax(expected[final], axis=-1)

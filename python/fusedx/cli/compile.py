@@ -25,7 +25,7 @@ _MANY = 12
     help="Class names in order; FILE has one a line.  [default: by the checkpoint's dataset]",
 )
 @click.option("--steps", type=click.IntRange(1), metavar="N", help="Sampling steps.  [default: the checkpoint's; diffmic-v2: 10]")
-@click.option("--precision", default="fp32", show_default=True, metavar="NAME", help="Arithmetic: fp32.")
+@click.option("--precision", default="fp32", show_default=True, metavar="NAME", help="Denoiser's weights: fp32, bf16, fp16, int8, int4.")
 @click.option("--task", type=click.Choice(["multiclass", "multilabel"]), default="multiclass", show_default=True, help="What scores mean.")
 @click.option(
     "--exif-orientation", type=click.Choice(["ignore", "apply"]), default="ignore", show_default=True,

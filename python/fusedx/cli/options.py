@@ -28,7 +28,10 @@ def stacked(*options: Callable[[F], F]) -> Callable[[F], F]:
 
 device_options = stacked(
     click.option("--device", default="cpu", show_default=True, metavar="NAME", help="Where to compute: cpu, cuda, cuda:N."),
-    click.option("--precision", default="fp32", show_default=True, metavar="NAME", help="Weights: fp32; on a GPU also bf16, fp16, fp8."),
+    click.option(
+        "--precision", metavar="NAME",
+        help="Weights: fp32, bf16, fp16; int8, int4 on a CPU; fp8 on a GPU.  [default: as compiled]",
+    ),
     click.option(
         "--backend", default="auto", show_default=True, metavar="NAME",
         help="Who runs the denoising chain: auto; native, python on a CPU; triton, persistent on a GPU.",
@@ -56,7 +59,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Machine-read
 
 
 def open_model(
-    path: str, *, device: str, precision: str, backend: str, encoder: str, frame: int = 0, exif_orientation: str | None = None
+    path: str, *, device: str, precision: str | None, backend: str, encoder: str, frame: int = 0, exif_orientation: str | None = None
 ) -> Model:
     """``fusedx.load`` with the picture options of the command line."""
     import fusedx

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @device_options
 @json_option
 @click.pass_context
-def command(ctx: click.Context, model: str, golden: str | None, checkpoint: str | None, as_json: bool, **choices: str) -> None:
+def command(ctx: click.Context, model: str, golden: str | None, checkpoint: str | None, as_json: bool, **choices: Any) -> None:
     """Recompute a model's results another way and compare, stage by stage.
 
     Without --golden or --checkpoint, the reference is the compiled weights in float64 arithmetic on synthetic images.

@@ -18,8 +18,8 @@ import numpy as np
 import fusedx
 from fusedx.compiler import checkpoint as checkpoints
 from fusedx.compiler import classes as class_names
-from fusedx.engine import compiled, schedule
-from fusedx.engine.denoiser import fold
+from fusedx.engine import compiled, safetensors, schedule
+from fusedx.engine.denoiser import StoredDenoiser, fold
 from fusedx.engine.encoder import network as encoder_network
 from fusedx.engine.encoder import onnx_file
 from fusedx.engine.errors import CheckpointError, ConfigError, ModelFormatError, UnavailableError
@@ -28,7 +28,7 @@ from fusedx.engine.weights import check
 from fusedx.scratch import folder_beside
 
 #: Package as pip knows it -> module.
-_PACKAGES = {"torch": "torch", "onnx": "onnx", "safetensors": "safetensors", "pyyaml": "yaml"}
+_PACKAGES = {"torch": "torch", "onnx": "onnx", "pyyaml": "yaml"}
 Progress = Callable[[str], None]
 
 
@@ -60,6 +60,7 @@ def compile_checkpoint(
     source: a DiffMIC folder (ckpt_best.pth, aux_ckpt_best.pth, config.yml) or a DiffMIC-v2 .ckpt file.
     output: folder to make, by convention NAME.fusedx; it must not exist unless ``overwrite``.
     classes: aptos | isic2018 | pmg | a file with one name a line.  steps: see ``Schedule.steps``.
+    precision: format of the denoiser's weights: fp32 | bf16 | fp16 | int8 | int4; a GPU needs fp32.
     progress: called with a line of text as each stage begins.
 
     Raises CheckpointError, ConfigError, UnavailableError (torch or onnx missing) or ModelFormatError (output exists).
@@ -88,6 +89,10 @@ def compile_checkpoint(
         tables = fold(ckpt.network, ckpt.model, timesteps(ckpt.network, ckpt.schedule), ckpt.schedule.train_timesteps)
     ignored = check(ckpt.prior, ckpt.model)
     _check_folded(graph.constants | tables.arrays())
+    program = schedule.chain_program(ckpt.schedule, v2=ckpt.network.family == "diffmic-v2")
+    if precision != "fp32":
+        progress(f"packing the denoiser in {precision}")
+    stored = StoredDenoiser.pack(tables, ckpt.network, program.coefficients, precision)
 
     made: list[Path] = []
     scratch = None
@@ -97,7 +102,7 @@ def compile_checkpoint(
         progress(f"writing {compiled.ENCODER}")
         onnx_file.write(graph, scratch / compiled.ENCODER, _output_shapes(ckpt.network), IMAGE_SIZE)
         progress(f"writing {compiled.DENOISER}")
-        _save_tables(tables.arrays(), scratch / compiled.DENOISER)
+        safetensors.write(stored.arrays, scratch / compiled.DENOISER)
         progress("hashing")
         manifest = Manifest(
             network=ckpt.network,
@@ -244,19 +249,6 @@ def _exchange(a: Path, b: Path) -> bool:
         return False
     here, exchange = -100, 2
     return call(here, os.fsencode(a), here, os.fsencode(b), ctypes.c_uint(exchange)) == 0
-
-
-def _save_tables(arrays: dict[str, np.ndarray], path: Path) -> None:
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
-
-    path.touch()
-    mode = path.stat().st_mode
-    try:
-        save_file(arrays, path)
-        path.chmod(mode)  # that package makes the file private; ours is as readable as anything else this user writes
-    except SafetensorError as error:  # how that package reports a full disk
-        raise OSError(str(error)) from None
 
 
 def _output_shapes(network: Network) -> dict[str, tuple[tuple[int | str, ...], type]]:
