@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <charconv>
 #include <chrono>
@@ -12,13 +13,15 @@
 #include <cstdlib>
 #include <cstring>
 #include <exception>
+#include <limits>
 #include <mutex>
-#include <stdexcept>
 #include <string>
 #include <system_error>
 #include <thread>
 #include <utility>
+#include <vector>
 
+#include "error.hpp"
 #include "runtime/cpu_quota.hpp"
 
 namespace fusedx {
@@ -46,24 +49,29 @@ void wait_while(const std::atomic<int>& value, int old) {
 
 class Pool {
 public:
-    explicit Pool(int threads) : pid(getpid()), threads_(threads) {}
+    explicit Pool(int threads) : pid(getpid()), tickets_(threads) {}
 
     const pid_t pid;  // threads do not survive a fork: another pid means another pool
     std::mutex busy;  // held by the one caller whose parts the workers run
 
     void run(int parts, void (*task)(void*, int), void* context) {  // `busy` is held
         start();
-        task_ = task, context_ = context, parts_ = parts, failure_ = nullptr;
-        pending_.store(workers_, std::memory_order_relaxed);
-        round_.fetch_add(1, std::memory_order_release);
-        round_.notify_all();
+        const int helpers = std::min(parts - 1, workers_);  // the others sleep on
+        task_ = task, context_ = context, failure_ = nullptr;
+        pending_.store(helpers, std::memory_order_relaxed);
+        for (int part = 1; part <= helpers; ++part) {
+            tickets_[part].number.fetch_add(1, std::memory_order_release);
+            tickets_[part].number.notify_one();
+        }
         work(0);
-        for (int part = workers_ + 1; part < parts; ++part) work(part);  // workers that the system refused to start
+        for (int part = helpers + 1; part < parts; ++part) work(part);  // more than there are workers
         for (int left; (left = pending_.load(std::memory_order_acquire)) != 0;) wait_while(pending_, left);
         if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
     }
 
 private:
+    struct alignas(64) Ticket { std::atomic<int> number{0}; };  // one more for every round that the worker has a part in
+
     void start() {
         if (started_) return;
         started_ = true;
@@ -71,8 +79,8 @@ private:
         sigfillset(&every);
         pthread_sigmask(SIG_SETMASK, &every, &before);
         try {
-            for (int i = 1; i < threads_; ++i) {
-                std::thread([this, i] { serve(i); }).detach();
+            for (size_t i = 1; i < tickets_.size(); ++i) {
+                std::thread([this, i] { serve(static_cast<int>(i)); }).detach();
                 ++workers_;
             }
         } catch (const std::system_error&) {  // no more threads to be had: go on with those that started
@@ -81,15 +89,14 @@ private:
     }
 
     void serve(int index) {
-        for (unsigned seen = 0;; ++seen) {  // wraps like round_; one round at a time: `run` waits for every worker before the next
-            wait_while(round_, static_cast<int>(seen));
+        for (unsigned seen = 0;; ++seen) {  // wraps like the ticket; `run` waits for every worker that it called before the next round
+            wait_while(tickets_[index].number, static_cast<int>(seen));
             work(index);
             if (pending_.fetch_sub(1, std::memory_order_acq_rel) == 1) pending_.notify_all();
         }
     }
 
     void work(int part) noexcept {
-        if (part >= parts_) return;
         try {
             task_(context_, part);
         } catch (...) {
@@ -98,16 +105,17 @@ private:
         }
     }
 
-    const int threads_;
     bool started_ = false;
     int workers_ = 0;
     void (*task_)(void*, int) = nullptr;
     void* context_ = nullptr;
-    int parts_ = 0;
     std::mutex failing_;
     std::exception_ptr failure_;
-    std::atomic<int> round_{0}, pending_{0};
+    std::vector<Ticket> tickets_;  // [0] is nobody's
+    std::atomic<int> pending_{0};
 };
+
+thread_local int budget = std::numeric_limits<int>::max();
 
 int count_threads() {
     if (const char* text = std::getenv("FUSEDX_THREADS"); text && *text) {
@@ -115,7 +123,7 @@ int count_threads() {
         const char* const end = text + std::strlen(text);
         const auto [stop, failure] = std::from_chars(text, end, count);
         if (failure != std::errc() || stop != end || count < 1 || count > 1024)
-            throw std::invalid_argument("FUSEDX_THREADS=" + std::string(text) + ": expected a whole number from 1 to 1024");
+            throw Error(Status::bad_argument, "FUSEDX_THREADS=" + std::string(text) + ": expected a whole number from 1 to 1024");
         return count;
     }
     int allowed = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
@@ -145,6 +153,15 @@ int pool_threads() {
     static const int threads = count_threads();
     return threads;
 }
+
+ThreadBudget::ThreadBudget(int threads) : before_(budget) {
+    if (threads < 1) throw Error(Status::bad_argument, "threads: expected at least 1, got " + std::to_string(threads));
+    budget = std::min(budget, threads);
+}
+
+ThreadBudget::~ThreadBudget() { budget = before_; }
+
+int usable_threads() { return std::min(pool_threads(), budget); }
 
 void run_parts(int parts, void (*task)(void*, int), void* context) {
     if (parts > 1) {

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from fusedx.engine.encoder import qdq
 from fusedx.engine.encoder.graph import OPSET, Graph, Node
 from fusedx.engine.encoder.half import BFLOAT16
 from fusedx.engine.errors import ModelFormatError
@@ -24,14 +25,16 @@ from fusedx.engine.errors import ModelFormatError
 _INLINE_BYTES = 1024
 _ALIGNMENT = 64
 _MAX_GRAPH = 4 << 20
-_DTYPES = {1: np.dtype("<f4"), 7: np.dtype("<i8"), 9: np.dtype("?"), 11: np.dtype("<f8")}
+_DTYPES = {
+    1: np.dtype("<f4"), 2: np.dtype("u1"), 3: np.dtype("i1"), 7: np.dtype("<i8"), 9: np.dtype("?"), 11: np.dtype("<f8"),
+}  # fmt: skip
 _CAST_TO = {"float": 1, "int64": 7}
 #: Only written, for TensorRT to parse; a compiled model has neither, so reading refuses both.
 _HALF = {"float16": 10, "bfloat16": 16}
 #: Opset -> the version of ONNX's own format that came with it.
 _IR_VERSIONS = {OPSET: 8, 22: 10}
 _WINDOW = ("kernel_shape", "strides", "pads")
-#: Operator -> (fewest inputs, most inputs, attributes): all that network.py uses.
+#: Operator -> (fewest inputs, most inputs, attributes): all that network.py and the quantiser use.
 _OPERATORS: dict[str, tuple[int, int, tuple[str, ...]]] = {
     **dict.fromkeys(("Add", "And", "Div", "Equal", "Greater", "MatMul", "Mul", "Or", "Reshape", "Sub"), (2, 2, ())),
     **dict.fromkeys(("Erf", "Floor", "Identity", "Relu", "Sigmoid", "Tanh"), (1, 1, ())),
@@ -39,10 +42,12 @@ _OPERATORS: dict[str, tuple[int, int, tuple[str, ...]]] = {
     "Cast": (1, 1, ("to",)),
     "Concat": (2, 8, ("axis",)),
     "Conv": (2, 3, _WINDOW),
+    qdq.DEQUANTIZE: (3, 3, ("axis",)),
     "Gather": (2, 2, ("axis",)),
     "GatherND": (2, 2, ("batch_dims",)),
     "LayerNormalization": (3, 3, ("axis", "epsilon")),
     "MaxPool": (1, 1, _WINDOW),
+    qdq.QUANTIZE: (3, 3, ()),
     "ReduceSum": (2, 2, ("keepdims",)),
     "Softmax": (1, 1, ("axis",)),
     "Transpose": (1, 1, ("perm",)),
@@ -295,7 +300,7 @@ def _tensor(value: _Value, external: _External) -> tuple[str, np.ndarray]:
 
 
 def _check(graph: Graph) -> None:
-    """Every value is made once and before it is used, by an operator that network.py uses, as it uses it."""
+    """Every value is made once and before it is used, by an operator that fusedx writes, as it writes it."""
     if graph.inputs != ["image"] or not graph.outputs or len(set(graph.outputs)) != len(graph.outputs):
         raise ValueError(f"its inputs are {graph.inputs[:4]} and its outputs {graph.outputs[:16]}")
     known = {"image", *graph.constants}
@@ -320,6 +325,7 @@ def _check(graph: Graph) -> None:
                 raise ValueError(f"{node.outputs[0]} gathers at something else than constant places")
     if missing := [n for n in graph.outputs if n not in known]:
         raise ValueError(f"its output {missing[0]!r} is never computed")
+    qdq.check(graph)
 
 
 def _check_attributes(node: Node) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fusedx.engine.encoder import onnx_file
+from fusedx.engine.encoder import onnx_file, qdq
 from fusedx.engine.encoder.evaluate import evaluate
 from fusedx.engine.encoder.graph import Graph
 
@@ -95,6 +95,7 @@ OPERATORS: dict[str, Callable[..., np.ndarray]] = {
     "Cast": lambda x, *, to: x.astype({"float": np.float64, "int64": np.int64}[to]),
     "Concat": lambda *xs, axis: np.concatenate(xs, axis=axis),
     "Conv": conv,
+    qdq.DEQUANTIZE: qdq.dequantize,
     "Div": np.divide,
     "Equal": np.equal,
     "Erf": erf,
@@ -108,6 +109,7 @@ OPERATORS: dict[str, Callable[..., np.ndarray]] = {
     "MaxPool": max_pool,
     "Mul": np.multiply,
     "Or": np.logical_or,
+    qdq.QUANTIZE: qdq.quantize,
     "ReduceMax": lambda x, *, axes, keepdims: x.max(axis=tuple(axes), keepdims=bool(keepdims)),
     "ReduceMean": lambda x, *, axes, keepdims: x.mean(axis=tuple(axes), keepdims=bool(keepdims)),
     "ReduceMin": lambda x, *, axes, keepdims: x.min(axis=tuple(axes), keepdims=bool(keepdims)),

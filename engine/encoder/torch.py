@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from fusedx.engine.encoder import onnx_file
+from fusedx.engine.encoder import onnx_file, qdq
 from fusedx.engine.encoder.evaluate import evaluate
 
 
@@ -60,6 +60,16 @@ def _layer_norm(x: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor, *, ax
     return F.layer_norm(x, x.shape[-1:], scale, shift, epsilon)
 
 
+def _quantize(x: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor) -> torch.Tensor:
+    limits = torch.iinfo(zero.dtype)
+    return torch.clamp(torch.round(x / scale) + zero, limits.min, limits.max).to(zero.dtype)  # round: ties to even
+
+
+def _dequantize(x: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor, *, axis: int) -> torch.Tensor:
+    along = [-1 if i == axis else 1 for i in range(x.ndim)] if scale.ndim else []
+    return (x.to(scale.dtype) - zero.to(scale.dtype).reshape(along)) * scale.reshape(along)
+
+
 def _reduce(method: str) -> Any:
     return lambda x, *, axes, keepdims: getattr(torch, method)(x, dim=tuple(axes), keepdim=bool(keepdims))
 
@@ -70,6 +80,7 @@ OPERATORS = {
     "Cast": lambda x, *, to: x.to({"float": torch.float32, "int64": torch.int64}[to]),
     "Concat": lambda *xs, axis: torch.cat(xs, dim=axis),
     "Conv": _conv,
+    qdq.DEQUANTIZE: _dequantize,
     "Div": torch.div,
     "Equal": torch.eq,
     "Erf": torch.erf,
@@ -83,6 +94,7 @@ OPERATORS = {
     "MaxPool": lambda x, **a: F.max_pool2d(x, a["kernel_shape"], a["strides"], a["pads"][0]),
     "Mul": torch.mul,
     "Or": torch.logical_or,
+    qdq.QUANTIZE: _quantize,
     "ReduceMax": _reduce("amax"),
     "ReduceMean": _reduce("mean"),
     "ReduceMin": _reduce("amin"),

@@ -83,7 +83,7 @@ def verify(
     progress("opening the model")
     compiled = open_model(path)
     gpu = find_device(device, precision)
-    engine, _ = open_engine(compiled, gpu, precision=precision, backend=backend, encoder=encoder)
+    engine, preparation = open_engine(compiled, gpu, precision=precision, backend=backend, encoder=encoder)
     if golden is not None:
         case = golden_cases.load(golden)
         _check_case(compiled, case)

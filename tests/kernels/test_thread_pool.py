@@ -1,5 +1,6 @@
 """The thread pool where pools usually break: two callers, fork, settings, failures, exit."""
 
+import ast
 import math
 import os
 import re
@@ -34,7 +35,7 @@ def work():
 
 def python(code: str, light: bool = False, **environment: str) -> subprocess.CompletedProcess:
     env = {**os.environ, "PYTHONPATH": str(PACKAGES), **environment}
-    before = "from fusedx import _native" if light else WORK
+    before = "from fusedx import _native\n" if light else WORK
     return subprocess.run([sys.executable, "-c", before + code], env=env, capture_output=True, text=True, timeout=120)
 
 
@@ -47,14 +48,49 @@ def printed(code: str, light: bool = False, **environment: str) -> str:
 @pytest.mark.parametrize("parts", [1, 2, 3, 64])
 def test_every_part_runs_once(parts):
     for _ in range(50):
-        assert native_module.native._pool_probe(parts) == [1] * parts
+        assert all(native_module.native._pool_probe(parts))  # (a part that runs twice raises)
+
+
+def test_a_part_belongs_to_one_worker_and_the_first_to_the_caller():
+    code = "print(all(_native._pool_probe(4)[:3] == _native._pool_probe(3) for _ in range(200)), len(set(_native._pool_probe(4))), "\
+           "_native._pool_probe(4)[0] == threading.get_native_id())"
+    assert printed("import threading\n" + code, light=True, FUSEDX_THREADS="4") == "True 4 True"
 
 
 @pytest.mark.parametrize("part", [0, 1, 2])
 def test_a_failing_part_is_reported_and_the_pool_lives_on(part):
     with pytest.raises(RuntimeError, match=f"part {part} failed as asked"):
         native_module.native._pool_probe(3, part)
-    assert native_module.native._pool_probe(3) == [1, 1, 1]
+    assert all(native_module.native._pool_probe(3))
+
+
+@pytest.mark.parametrize("items, work, budget, shares", [
+    (10, 1 << 30, 0, 5), (10, 1 << 30, 1, 1), (10, 1 << 30, 2, 2), (10, 1 << 30, 3, 3), (10, 1 << 30, 99, 5), (2, 1 << 30, 0, 2), (10, 1000, 0, 1), (0, 0, 0, 0),
+])
+def test_a_loop_is_cut_into_contiguous_shares_within_the_budget(items, work, budget, shares):
+    """Of five threads; ten items in five shares."""
+    code = f"print(sorted(_native._loop_probe({items}, {work}, {budget})))"
+    cut = ast.literal_eval(printed(code, light=True, FUSEDX_THREADS="5"))
+    assert len(cut) == shares and [i for begin, end in cut for i in range(begin, end)] == list(range(items))
+
+
+@pytest.mark.parametrize("budget", [-1, -(1 << 31)])
+def test_a_budget_below_one_thread_is_refused(budget):
+    with pytest.raises(ValueError, match=f"^threads: expected at least 1, got {budget}$"):
+        native_module.native._loop_probe(10, 1 << 30, budget)
+
+
+def test_a_budget_ends_with_its_call_and_is_nobody_elses():
+    code = """
+found = []
+def other(): found.append(len(_native._loop_probe(8, 1 << 30)))
+for _ in range(20):
+    thread = threading.Thread(target=other)
+    thread.start(); _native._loop_probe(8, 1 << 30, 1); thread.join()
+    found.append(len(_native._loop_probe(8, 1 << 30)))
+print(set(found))
+"""
+    assert printed("import threading\n" + code, light=True, FUSEDX_THREADS="4") == "{4}"
 
 
 def test_python_threads_at_once():

@@ -23,6 +23,7 @@ import numpy as np
 
 from fusedx.engine.encoder.graph import Graph, Node
 from fusedx.engine.encoder.half import HALF_TYPES, from_half, to_half
+from fusedx.engine.encoder.qdq import is_int8
 from fusedx.engine.errors import ConfigError, UnavailableError
 
 PRECISIONS = ("fp32", *HALF_TYPES)
@@ -42,11 +43,13 @@ _FULL_ALSO = {"fp16": (), "bf16": ("ds_net.f.",)}
 def typed(graph: Graph, precision: str) -> Graph:
     """A new graph with Cast nodes and half-precision constants; ``precision``: fp32, fp16 or bf16.
 
-    Raises UnavailableError for another precision, ConfigError where a weight overflows it.  Constants that stay float32 are
+    Raises UnavailableError for another precision or an int8 encoder, ConfigError where a weight overflows it.  Constants that stay float32 are
     shared with ``graph``, not copied.
     """
     if precision not in PRECISIONS:
         raise UnavailableError(f"TensorRT precision {precision!r} is not available; there is: {', '.join(PRECISIONS)}")
+    if is_int8(graph):
+        raise UnavailableError("this model's encoder is int8, which runs on processors only: compile it with --encoder-precision fp32")
     return _Typer(graph, precision).run()
 
 

@@ -26,6 +26,8 @@ _MANY = 12
 )
 @click.option("--steps", type=click.IntRange(1), metavar="N", help="Sampling steps.  [default: the checkpoint's; diffmic-v2: 10]")
 @click.option("--precision", default="fp32", show_default=True, metavar="NAME", help="Denoiser's weights: fp32, bf16, fp16, int8, int4.")
+@click.option("--encoder-precision", default="fp32", show_default=True, metavar="NAME", help="Encoder: fp32, or int8 with --calibration.")
+@click.option("--calibration", metavar="DIR", help="Pictures like those to come; an int8 encoder's ranges are measured on them.")
 @click.option("--task", type=click.Choice(["multiclass", "multilabel"]), default="multiclass", show_default=True, help="What scores mean.")
 @click.option(
     "--exif-orientation", type=click.Choice(["ignore", "apply"]), default="ignore", show_default=True,
@@ -41,6 +43,7 @@ def command(source: str, output: str, **options: Any) -> None:
     \b
     fusedx compile checkpoints/aptos -o aptos.fusedx
     fusedx compile last.ckpt -o placenta.fusedx --classes pmg --steps 10
+    fusedx compile checkpoints/aptos -o aptos-int8.fusedx --precision int8 --encoder-precision int8 --calibration pictures/
     """
     with progress.stages("compile") as stage:
         stage("loading torch and onnx")
@@ -60,6 +63,7 @@ def summary(report: CompileReport) -> str:
     pairs = [
         ("model", str(report.path)),
         ("family", f"{m.family}, {m.task}"),
+        ("precision", f"denoiser {m.precision}, encoder {m.encoder_precision}"),
         ("classes", ", ".join(m.classes)),
         ("", f"({m.class_source})"),
         ("steps", f"{m.schedule.steps} of {m.schedule.train_timesteps}"),

@@ -12,6 +12,7 @@ from fusedx.cli.text import facts, size
 
 if TYPE_CHECKING:
     from fusedx.engine.compiled import CompiledModel
+    from fusedx.engine.manifest import Manifest, SelfTest
 
 
 @click.command("info", short_help="Say what a compiled model is.")
@@ -45,13 +46,15 @@ def describe(compiled: CompiledModel) -> str:
     pairs = [
         ("model", str(compiled.path)),
         ("digest", compiled.digest),
-        ("family", f"{m.family}, {m.task}, {m.precision}, format {m.format_version}"),
+        ("family", f"{m.family}, {m.task}, format {m.format_version}"),
+        ("precision", f"denoiser {m.precision}, encoder {m.encoder_precision}"),
         ("network", shape),
         ("classes", "\n".join(f"{i}  {name}" for i, name in enumerate(m.classes))),
         ("", f"({m.class_source})"),
         ("sampling", f"{s.steps} steps of {s.train_timesteps}, beta {s.beta_schedule} {s.beta_start:g} to {s.beta_end:g}"),
         ("defaults", f"draws {m.default_draws}, seed {m.default_seed}"),
-        ("devices", "cpu: fp32\n" + _gpu(n.feature_dim)),
+        ("self test", _self_test(m.self_test)),
+        ("devices", f"{_cpu(m)}\n{_gpu(m)}"),
         ("probability", m.probabilities),
         ("input", f"{m.preprocessing.size} x {m.preprocessing.size}; crop: {m.preprocessing.crop}"),
         ("", f"resize: {m.preprocessing.resize}"),
@@ -66,15 +69,40 @@ def describe(compiled: CompiledModel) -> str:
     return facts(pairs)
 
 
-def _gpu(feature_dim: int) -> str:
+def _self_test(record: SelfTest | None) -> str:
+    if record is None:
+        return "none recorded"
+    said = " ".join(f"{p:.4f}" for p in record.probabilities[:12]) + (" .." if len(record.probabilities) > 12 else "")
+    return f"{said}, within {record.tolerance:g} (seed {record.seed}, {record.draws} draws; fusedx verify compares)"
+
+
+def _cpu(m: Manifest) -> str:
+    """The precisions that the model can be loaded in on a processor, with the bytes that a step reads of the two large matrices."""
+    import numpy as np
+
+    from fusedx.engine.denoiser import LARGE
+    from fusedx.engine.manifest import PRECISIONS
+    from fusedx.kernels.conditional_layer.packed import shapes
+
+    width = {"F32": 4, "F16": 2, "BF16": 2, "I8": 1, "U8": 1}
+    sizes = []
+    for name in PRECISIONS if m.precision == "fp32" else (m.precision,):
+        arrays = shapes(name, m.network.feature_dim, m.network.feature_dim).values()
+        sizes.append(f"{name} {size(len(LARGE) * sum(int(np.prod(shape)) * width[dtype] for shape, dtype in arrays))}")
+    return f"cpu: {', '.join(sizes)} for the two large matrices of a step"
+
+
+def _gpu(m: Manifest) -> str:
     """What a GPU would hold of this model's chain, and whether there is one."""
     import numpy as np
 
     from fusedx.engine.cuda import device
     from fusedx.kernels.conditional_layer.formats import FORMATS
 
-    matrices = {name: 2 * feature_dim**2 * np.dtype(stored).itemsize for name, (stored, _) in FORMATS.items()}
     here = device.why_not() or ", ".join(str(gpu) for gpu in device.find_all())
+    if (m.precision, m.encoder_precision) != ("fp32", "fp32"):
+        return f"cuda: no, it needs a model compiled in fp32\n(GPU here: {here})"
+    matrices = {name: 2 * m.network.feature_dim**2 * np.dtype(stored).itemsize for name, (stored, _) in FORMATS.items()}
     sizes = ", ".join(f"{name} {size(count)}" for name, count in matrices.items())
     return f"cuda: {sizes} for the two large matrices of a step\n(GPU here: {here})"
 

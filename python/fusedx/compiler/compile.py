@@ -9,21 +9,36 @@ import platform
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
 import fusedx
+from fusedx import self_test
 from fusedx.compiler import checkpoint as checkpoints
 from fusedx.compiler import classes as class_names
 from fusedx.engine import compiled, safetensors, schedule
 from fusedx.engine.denoiser import StoredDenoiser, fold
 from fusedx.engine.encoder import network as encoder_network
 from fusedx.engine.encoder import onnx_file
+from fusedx.engine.encoder.graph import Graph
 from fusedx.engine.errors import CheckpointError, ConfigError, ModelFormatError, UnavailableError
-from fusedx.engine.manifest import FORMAT, GRID, IMAGE_SIZE, PRECISIONS, REGIONS, TASKS, Manifest, Network, Preprocessing, check_chain
+from fusedx.engine.manifest import (
+    ENCODER_PRECISIONS,
+    FORMAT,
+    GRID,
+    IMAGE_SIZE,
+    PRECISIONS,
+    REGIONS,
+    TASKS,
+    Manifest,
+    Network,
+    Preprocessing,
+    check_chain,
+)
 from fusedx.engine.weights import check
 from fusedx.scratch import folder_beside
 
@@ -49,6 +64,8 @@ def compile_checkpoint(
     classes: str | None = None,
     steps: int | None = None,
     precision: str = "fp32",
+    encoder_precision: str = "fp32",
+    calibration: str | os.PathLike[str] | None = None,
     task: str = "multiclass",
     exif_orientation: str = "ignore",
     metrics: dict[str, object] | None = None,
@@ -60,7 +77,8 @@ def compile_checkpoint(
     source: a DiffMIC folder (ckpt_best.pth, aux_ckpt_best.pth, config.yml) or a DiffMIC-v2 .ckpt file.
     output: folder to make, by convention NAME.fusedx; it must not exist unless ``overwrite``.
     classes: aptos | isic2018 | pmg | a file with one name a line.  steps: see ``Schedule.steps``.
-    precision: format of the denoiser's weights: fp32 | bf16 | fp16 | int8 | int4; a GPU needs fp32.
+    precision: format of the denoiser's weights: fp32 | bf16 | fp16 | int8 | int4.  encoder_precision: fp32 | int8, whose ranges are
+    measured on the pictures of the folder ``calibration`` (needs nncf).  A GPU needs both in fp32.
     progress: called with a line of text as each stage begins.
 
     Raises CheckpointError, ConfigError, UnavailableError (torch or onnx missing) or ModelFormatError (output exists).
@@ -68,6 +86,7 @@ def compile_checkpoint(
     """
     if precision not in PRECISIONS:
         raise UnavailableError(f"precision {precision!r} is not available; there is: {', '.join(PRECISIONS)}")
+    _check_encoder_precision(encoder_precision, calibration)
     if task not in TASKS:
         raise ConfigError(f"task must be one of {', '.join(TASKS)}; got {task!r}")
     preprocessing = Preprocessing(exif_orientation=exif_orientation)
@@ -89,6 +108,10 @@ def compile_checkpoint(
         tables = fold(ckpt.network, ckpt.model, timesteps(ckpt.network, ckpt.schedule), ckpt.schedule.train_timesteps)
     ignored = check(ckpt.prior, ckpt.model)
     _check_folded(graph.constants | tables.arrays())
+    notes = [*ckpt.notes, *(f"ignored {name}" for name in ignored)]
+    if calibration is not None:
+        graph, further = _quantised(graph, ckpt.network, calibration, exif_orientation, progress)
+        notes += further
     program = schedule.chain_program(ckpt.schedule, v2=ckpt.network.family == "diffmic-v2")
     if precision != "fp32":
         progress(f"packing the denoiser in {precision}")
@@ -113,14 +136,18 @@ def compile_checkpoint(
             preprocessing=preprocessing,
             probabilities=_probabilities_statement(ckpt.network, task),
             precision=precision,
+            encoder_precision=encoder_precision,
             default_draws=1,
             default_seed=0,
             source={path.name: compiled.file_entry(path) for path in ckpt.files},
             files={name: compiled.file_entry(scratch / name) for name in compiled.FILES},
-            versions=_versions(),
-            notes=(*ckpt.notes, *(f"ignored {name}" for name in ignored)),
+            versions=_versions(("nncf",) if calibration is not None else ()),
+            notes=tuple(notes),
             metrics=dict(metrics or {}),
         )
+        progress("recording the self test")
+        answer, why_not = self_test.record(compiled.CompiledModel(scratch, manifest, ""))
+        manifest = replace(manifest, self_test=answer, notes=manifest.notes + ((why_not,) if why_not else ()))
         (scratch / compiled.MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
         _publish(scratch, target, overwrite)
     except OSError as error:
@@ -137,6 +164,30 @@ def compile_checkpoint(
 def timesteps(network: Network, s: schedule.Schedule) -> np.ndarray:
     """int64 [steps]: the timestep of each row of the denoiser's tables."""
     return np.arange(s.steps) if network.family == "diffmic-v1" else schedule.ddim_coefficients(s).timesteps
+
+
+def _check_encoder_precision(precision: str, calibration: str | os.PathLike[str] | None) -> None:
+    if precision not in ENCODER_PRECISIONS:
+        raise UnavailableError(f"encoder precision {precision!r} is not available; there is: {', '.join(ENCODER_PRECISIONS)}")
+    if (precision == "int8") != (calibration is not None):
+        raise ConfigError("an int8 encoder and a calibration folder need each other: give both or neither")
+    if precision == "int8" and (missing := [name for name in ("nncf", "openvino") if find_spec(name) is None]):
+        raise UnavailableError(f"an int8 encoder needs {', '.join(missing)}: pip install 'fusedx[quantize]'")
+
+
+def _quantised(
+    graph: Graph, network: Network, calibration: str | os.PathLike[str], exif_orientation: str, progress: Progress
+) -> tuple[Graph, list[str]]:
+    """The encoder in int8, and what the manifest should say about it."""
+    from fusedx.compiler.calibration import read_folder
+    from fusedx.compiler.quantize import quantize_encoder
+    from fusedx.inputs import ReadOptions
+
+    progress("reading the calibration pictures")
+    found = read_folder(calibration, ReadOptions(exif_orientation=exif_orientation))
+    graph, report = quantize_encoder(graph, network, found.images, progress)
+    skipped = f", {len(found.skipped)} files skipped" if found.skipped else ""
+    return graph, [report.note(), f"calibration set: {len(found.images)} pictures{skipped}, sha256 {found.digest}"]
 
 
 def _make_parents(target: Path) -> list[Path]:
@@ -272,9 +323,10 @@ def _probabilities_statement(network: Network, task: str) -> str:
     return "softmax of the final map's mean; DiffMIC-v2 publishes scores only, so this is DiffMIC's rule applied to them"
 
 
-def _versions() -> dict[str, str]:
+def _versions(further: tuple[str, ...]) -> dict[str, str]:
     import onnx
     import torch
 
     libraries = {"numpy": np.__version__, "torch": torch.__version__, "onnx": onnx.__version__}
+    libraries |= {name: import_module(name).__version__ for name in further}
     return {"fusedx": fusedx.__version__, "python": platform.python_version(), **libraries}
