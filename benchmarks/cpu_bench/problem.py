@@ -1,4 +1,4 @@
-"""What every contender computes: some steps of a hoisted chain, for some rows, from the same weights, conditions and noise.
+"""What every contender computes: a hoisted chain, for some rows, from the same weights, conditions and noise.
 
 Hoisted: the image feature is given.  A step is layers 1 to 4 of the denoiser and the update of the state,
 
@@ -7,7 +7,8 @@ Hoisted: the image feature is given.  A step is layers 1 to 4 of the denoiser an
     u3 = softplus(a3[t] (W3 u2) + c3[t])          eps = W4 u3 + b4
     y <- A[t] y + B[t] eps + n[t]
 
-which is DiffMIC's posterior step with everything that does not depend on y computed beforehand; every contender gets it so.
+which is DiffMIC's posterior step with everything that does not depend on y computed beforehand.  Every library gets it so, and is
+asked for eps alone; the update, a few numbers in float64, is numpy's.
 """
 
 from __future__ import annotations
@@ -18,18 +19,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from fusedx.engine.denoiser import DenoiserTables
-from fusedx.engine.schedule import PosteriorCoefficients
+
+#: eps(y float64 [R,C], row t of the timestep tables) -> [R,C] of any floating dtype.
+Eps = Callable[[np.ndarray, int], np.ndarray]
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """R rows, S steps at t = T-1 .. T-S of the tables.
+    """R rows, each of an image of its own, and a chain of T steps of which the last ``steps`` are timed.
 
-    prior float64 [R,C]; feature float32 [R,F]; noise float64 [T,R,C] (noise[0] starts, noise[i] is used at t = T-i).
+    tables: float32, folded, T rows.  coefficients float64 [T,6], columns as ``fusedx.kernels.step.COEFFICIENTS``.  prior float64 [R,C];
+    feature float32 [R,F]; noise float64 [T,R,C]: noise[0] starts, noise[i] is used after i steps.
     """
 
     tables: DenoiserTables
-    coefficients: PosteriorCoefficients
+    coefficients: np.ndarray
     prior: np.ndarray
     feature: np.ndarray
     noise: np.ndarray
@@ -41,12 +45,6 @@ class Problem:
         return len(self.prior)
 
     @property
-    def order(self) -> range:
-        """Rows of the timestep tables, in the order in which the chain uses them."""
-        last = self.tables.steps - 1
-        return range(last, last - self.steps, -1)
-
-    @property
     def start(self) -> np.ndarray:
         """The state before the first step, float64 [R,C]."""
         return self.prior + self.noise[0]
@@ -56,43 +54,46 @@ class Problem:
         """W1_p p, the half of layer 1 that a chain computes once, float32 [R,F]."""
         return (self.prior @ self.tables.weight_p.T.astype(np.float64)).astype(np.float32)
 
-    def updates(self) -> list[tuple[float, float, np.ndarray]]:
-        """(A, B, n [R,C]) of each step in order."""
-        k, steps, found = self.coefficients, self.tables.steps, []
-        for t in self.order:
-            by_y, by_eps, by_prior = 1 / k.q[t], -k.s[t] / k.q[t], -(1 - k.q[t]) / k.q[t]
-            if t == 0:
-                found.append((by_y, by_eps, by_prior * self.prior))
-                continue
-            n = (k.g0[t] * by_prior + k.g2[t]) * self.prior + k.sigma[t] * self.noise[steps - t]
-            found.append((k.g0[t] * by_y + k.g1[t], k.g0[t] * by_eps, n))
-        return found
+    def layer_tables(self, t: int) -> dict[str, np.ndarray]:
+        """scale1 .. shift3 of row ``t``, float32 [F] each."""
+        return {f"{kind}{k}": np.array(getattr(self.tables, f"{kind}{k}")[t]) for k in (1, 2, 3) for kind in ("scale", "shift")}
 
-    def chain(self, eps: Callable[[np.ndarray, int], np.ndarray]) -> Callable[[], np.ndarray]:
-        """The steps as a loop in Python around ``eps(y float64 [R,C], t) -> [R,C]``: final state float64 [R,C]."""
-        start, updates, order = self.start, self.updates(), self.order
+    def chain(self, eps: Eps, steps: int) -> Callable[[], np.ndarray]:
+        """A loop around ``eps`` over the last ``steps`` steps, t = steps-1 .. 0, from the start: final state float64 [R,C]."""
+        updates = [(t, *self._update(t, self.noise[steps - t] if t else None)) for t in range(steps - 1, -1, -1)]
+        start = self.start
 
         def run() -> np.ndarray:
             y = start
-            for t, (a, b, n) in zip(order, updates, strict=True):
+            for t, a, b, n in updates:
                 y = a * y + b * eps(y, t) + n
             return y
 
         return run
 
+    def _update(self, t: int, z: np.ndarray | None) -> tuple[float, float, np.ndarray]:
+        """(A, B, n [R,C]) of a step: y0 = (y - (1-q) p - s eps) / q, then g0 y0 + g1 y + g2 p + sigma z unless it is the last."""
+        q, s, g0, g1, g2, sigma = self.coefficients[t]
+        if z is None:
+            return 1 / q, -s / q, -(1 - q) / q * self.prior
+        return g0 / q + g1, -g0 * s / q, (g2 - g0 * (1 - q) / q) * self.prior + sigma * z
 
-def exact(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
-    """(eps of the first step, final state), float64 [R,C] each, everything computed in float64."""
-    w = {name: array.astype(np.float64) for name, array in problem.tables.arrays().items()}
-    feature, constant = problem.feature.astype(np.float64), problem.prior @ w["weight_p"].T
 
-    def softplus(x: np.ndarray) -> np.ndarray:
+def exact_eps(problem: Problem) -> np.ndarray:
+    """eps of the first timed step, computed in float64 throughout."""
+    w, y = problem.tables, problem.start
+    table = {name: row.astype(np.float64) for name, row in problem.layer_tables(problem.steps - 1).items()}
+
+    def layer(k: int, product: np.ndarray) -> np.ndarray:
+        x = table[f"scale{k}"] * product + table[f"shift{k}"]
         return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
 
-    def eps(y: np.ndarray, t: int) -> np.ndarray:
-        u = softplus(w["scale1"][t] * (y @ w["weight_y"].T + constant) + w["shift1"][t]) * feature
-        u = softplus(w["scale2"][t] * (u @ w["weight2"].T) + w["shift2"][t])
-        u = softplus(w["scale3"][t] * (u @ w["weight3"].T) + w["shift3"][t])
-        return u @ w["weight4"].T + w["bias4"]
+    u = layer(1, y @ w.weight_y.T.astype(np.float64) + problem.prior @ w.weight_p.T.astype(np.float64)) * problem.feature
+    u = layer(2, u @ w.weight2.T.astype(np.float64))
+    u = layer(3, u @ w.weight3.T.astype(np.float64))
+    return u @ w.weight4.T.astype(np.float64) + w.bias4
 
-    return eps(problem.start, problem.order[0]), problem.chain(eps)()
+
+def relative_error(got: np.ndarray, expected: np.ndarray) -> float:
+    """Of the whole array, in the Euclidean norm."""
+    return float(np.linalg.norm(got - expected) / np.linalg.norm(expected))

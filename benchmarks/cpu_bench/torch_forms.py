@@ -1,17 +1,21 @@
-"""torch: eager, compiled, and dynamically quantised."""
+"""torch: eager, compiled, and with the two wide layers quantised dynamically."""
 
 from __future__ import annotations
 
+import shutil
+import warnings
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cpu_bench.problem import Problem
+from cpu_bench.contender import Form, library_form
+from cpu_bench.problem import Eps, Problem
 
-Eps = Callable[[np.ndarray, int], np.ndarray]
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Denoiser(nn.Module):
@@ -21,30 +25,16 @@ class Denoiser(nn.Module):
         super().__init__()
         tables = problem.tables
 
-        def tensor(array: np.ndarray) -> Tensor:
-            return torch.from_numpy(np.array(array)).to(dtype)
-
         def linear(weight: np.ndarray, bias: np.ndarray | None = None) -> nn.Linear:
             layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, dtype=dtype, device="meta")
-            layer.weight = nn.Parameter(tensor(weight), requires_grad=False)
+            layer.weight = nn.Parameter(_tensor(weight, dtype), requires_grad=False)
             if bias is not None:
-                layer.bias = nn.Parameter(tensor(bias), requires_grad=False)
+                layer.bias = nn.Parameter(_tensor(bias, dtype), requires_grad=False)
             return layer
 
         self.first, self.second, self.third = linear(tables.weight_y), linear(tables.weight2), linear(tables.weight3)
         self.fourth = linear(tables.weight4, tables.bias4)
-        self.constant, self.feature = tensor(problem.constant), tensor(problem.feature)
-        rows = [problem.order[0], problem.order[-1]]
-        self.base = min(rows)
-        part = slice(self.base, max(rows) + 1)
-        for k in (1, 2, 3):
-            setattr(self, f"scale{k}", tensor(getattr(tables, f"scale{k}")[part]))
-            setattr(self, f"shift{k}", tensor(getattr(tables, f"shift{k}")[part]))
-
-    def steps_tables(self, t: int) -> tuple[Tensor, ...]:
-        """Scale and shift of each layer at row ``t``."""
-        t -= self.base
-        return tuple(getattr(self, f"{kind}{k}")[t] for k in (1, 2, 3) for kind in ("scale", "shift"))
+        self.constant, self.feature = _tensor(problem.constant, dtype), _tensor(problem.feature, dtype)
 
     def forward(self, y: Tensor, a1: Tensor, c1: Tensor, a2: Tensor, c2: Tensor, a3: Tensor, c3: Tensor) -> Tensor:
         u = F.softplus(torch.addcmul(c1, a1, self.first(y) + self.constant)) * self.feature
@@ -53,40 +43,49 @@ class Denoiser(nn.Module):
         return self.fourth(u)
 
 
-def eager(problem: Problem, dtype: torch.dtype) -> Callable[[], np.ndarray]:
-    """The module as it is."""
-    model = Denoiser(problem, dtype)
-    return _chain(problem, model, model, dtype)
+def forms(threads: int) -> list[Form]:
+    """All of torch's."""
+    torch.set_num_threads(threads)
+    found = [library_form("torch eager", p, "", lambda problem, p=p: _eps(problem, p, lambda model: model)) for p in DTYPES]
+    found.append(library_form("torch eager", "int8", "torch.ao dynamic quantisation", _dynamic_int8))
+    found += [library_form("torch.compile", p, "frozen", lambda problem, p=p: _eps(problem, p, _compiled)) for p in DTYPES]
+    return found
 
 
-def compiled(problem: Problem, dtype: torch.dtype, **options: object) -> Callable[[], np.ndarray]:
-    """torch.compile with its weights frozen, so that it may lay them out as it likes."""
-    model = Denoiser(problem, dtype).eval()
-    function = torch.compile(model, fullgraph=True, dynamic=False, options={"freezing": True, **options})
-    return _chain(problem, model, function, dtype)
+def _compiled(model: Denoiser) -> Callable[..., Tensor]:
+    """Frozen, so that the weights may be laid out as the compiler likes."""
+    if not any(map(shutil.which, ("g++", "clang++", "c++"))):
+        raise RuntimeError("torch.compile needs a C++ compiler, and there is none")
+    torch.compiler.reset()
+    return torch.compile(model, fullgraph=True, dynamic=False, options={"freezing": True})
 
 
-def dynamic_int8(problem: Problem) -> Callable[[], np.ndarray]:
-    """torch.ao's dynamic quantisation of the two wide layers: int8 weights, activations quantised a tensor."""
-    model = Denoiser(problem, torch.float32)
-    per_channel = torch.ao.quantization.per_channel_dynamic_qconfig
-    quantised = torch.ao.quantization.quantize_dynamic(model, {"second": per_channel, "third": per_channel})
-    return _chain(problem, quantised, quantised, torch.float32)
+def _dynamic_int8(problem: Problem) -> Eps:
+    """int8 weights, one scale an output; activations quantised a tensor, so that a row depends on its neighbours."""
+
+    def quantise(model: Denoiser) -> nn.Module:
+        wanted = torch.ao.quantization.per_channel_dynamic_qconfig
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a later release without it
+            return torch.ao.quantization.quantize_dynamic(model, {"second": wanted, "third": wanted}, inplace=True)
+
+    return _eps(problem, "fp32", quantise)
 
 
-def _chain(problem: Problem, model: Denoiser, function: Callable[..., Tensor], dtype: torch.dtype) -> Callable[[], np.ndarray]:
-    start = torch.from_numpy(problem.start)
-    updates = [(a, b, torch.from_numpy(n)) for a, b, n in problem.updates()]
-    tables = [model.steps_tables(t) for t in problem.order]
+def _eps(problem: Problem, precision: str, ready: Callable[[Denoiser], Callable[..., Tensor]]) -> Eps:
+    dtype = DTYPES[precision]
+    function = ready(Denoiser(problem, dtype).eval())
+
+    @cache
+    def layer_tables(t: int) -> tuple[Tensor, ...]:
+        return tuple(_tensor(row, dtype) for row in problem.layer_tables(t).values())
 
     @torch.inference_mode()
-    def run(first_eps: bool = False) -> np.ndarray:
-        y = start
-        for (a, b, n), step in zip(updates, tables, strict=True):
-            eps = function(y.to(dtype), *step).double()
-            if first_eps:
-                return eps.numpy()
-            y = torch.add(n + a * y, eps, alpha=b)
-        return y.numpy()
+    def eps(y: np.ndarray, t: int) -> np.ndarray:
+        return function(torch.from_numpy(y).to(dtype), *layer_tables(t)).double().numpy()
 
-    return run
+    return eps
+
+
+def _tensor(array: np.ndarray, dtype: torch.dtype) -> Tensor:
+    return torch.from_numpy(np.array(array)).to(dtype)
