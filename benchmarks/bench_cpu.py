@@ -33,6 +33,7 @@ sys.path[:0] = [str(ROOT / "python"), str(ROOT / "tools"), str(ROOT / "benchmark
 import machine  # noqa: E402
 from cpu_bench import chain_part, limits, opening  # noqa: E402
 from cpu_bench.company import others  # noqa: E402
+from cpu_bench.contender import Form  # noqa: E402
 from cpu_bench.problem import Problem  # noqa: E402
 from cpu_bench.requirements import requirements  # noqa: E402
 from cpu_bench.results import HEADER, Results  # noqa: E402
@@ -45,6 +46,7 @@ PRECISIONS = ("fp32", "bf16", "fp16", "int8", "int4")
 #: Rows -> precisions of fusedx; libraries take part where there is a requirement against them.
 CHAINS = {1: PRECISIONS, 16: PRECISIONS, 32: ("int8",)}
 AGAINST = (1, 16)
+LIBRARIES = ("torch eager", "torch.compile", "ONNX Runtime", "OpenVINO")
 
 
 def main() -> int:
@@ -53,6 +55,8 @@ def main() -> int:
     parser.add_argument("--checkpoint", type=Path, help="the case's checkpoint, where it has been written already")
     parser.add_argument("--prefix", type=Path, help="where libfusedx is installed")
     parser.add_argument("--parts", default="chain,whole,opening")
+    parser.add_argument("--libraries", default=",".join(LIBRARIES), help="that take part in the chain (default: all)")
+    parser.add_argument("--rows", default=",".join(map(str, CHAINS)), help="of the chain (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=25, help="timed steps of a chain")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--quick", action="store_true", help="few steps and rounds")
@@ -123,8 +127,9 @@ def make_problem(case: golden.GoldenCase, model: CompiledModel, rows: int, steps
 
 def run_chain(results: Results, case: golden.GoldenCase, model: CompiledModel, args: argparse.Namespace, threads: int) -> None:
     """Heats, finals, and the machine's limits before and after: the larger of the two medians counts."""
-    from cpu_bench import fusedx_forms, onnxruntime_forms, openvino_forms, torch_forms
+    from cpu_bench import fusedx_forms
 
+    makers = library_forms(args.libraries.split(","), threads)
     seconds, found = (0.02, 1) if args.quick else (0.2, 3)
     seen: dict[str, list[float]] = {}
 
@@ -133,20 +138,33 @@ def run_chain(results: Results, case: golden.GoldenCase, model: CompiledModel, a
             seen.setdefault(name, []).append(statistics.median(run() for _ in range(found)))
 
     probe()
-    for rows, precisions in CHAINS.items():
+    for rows in map(int, args.rows.split(",")):
         problem = make_problem(case, model, rows, args.steps if rows <= 16 else max(2, args.steps // 2))
-        all_torch = torch_forms.forms(threads)
-        libraries = [
-            [form for form in all_torch if form.library == "torch eager"],
-            [form for form in all_torch if form.library == "torch.compile"],
-            onnxruntime_forms.forms(threads),
-            openvino_forms.forms(threads),
-        ]
-        own = fusedx_forms.forms(model.manifest.network, precisions)
+        own = fusedx_forms.forms(model.manifest.network, CHAINS[rows])
         expected = case.expected["y_final"][:1] if rows == 1 else None
-        chain_part.measure(results, problem, libraries if rows in AGAINST else [], own, args.rounds, expected)
+        chain_part.measure(results, problem, makers if rows in AGAINST else [], own, args.rounds, expected)
     probe()
     results.limits.update({name: max(values) for name, values in seen.items()})
+
+
+def library_forms(names: list[str], threads: int) -> list[list[Form]]:
+    """The forms of each library by name; only what takes part is imported."""
+    found: list[Form] = []
+    if unknown := set(names) - {"", *LIBRARIES}:
+        raise SystemExit(f"--libraries: no {', '.join(sorted(unknown))}; there are: {', '.join(LIBRARIES)}")
+    if any(name.startswith("torch") for name in names):
+        from cpu_bench import torch_forms
+
+        found += torch_forms.forms(threads)
+    if "ONNX Runtime" in names:
+        from cpu_bench import onnxruntime_forms
+
+        found += onnxruntime_forms.forms(threads)
+    if "OpenVINO" in names:
+        from cpu_bench import openvino_forms
+
+        found += openvino_forms.forms(threads)
+    return [[form for form in found if form.library == name] for name in LIBRARIES if name in names]
 
 
 def run_whole(results: Results, case: golden.GoldenCase, checkpoint: Path, compiled: dict[str, Path], args: argparse.Namespace) -> None:

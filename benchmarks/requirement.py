@@ -27,5 +27,5 @@ class Target:
         verdict = {True: "reached", False: "NOT REACHED", None: "not measured"}[self.met]
         measured = "" if self.value is None else f": {self.value:.3g} {self.unit}"
         sign = ">=" if self.at_least else "<="
-        note = f"; {self.note}" if self.note else ""
+        note = "".join(f"\n{'':13}{part}" for part in self.note.split("; ")) if self.note else ""
         return f"{verdict:12} {self.text}{measured} (must be {sign} {self.bound:g} {self.unit}){note}"

@@ -10,6 +10,8 @@ import gc
 import time
 from collections.abc import Callable, Iterable, Sequence
 
+import numpy as np
+
 from cpu_bench.contender import BITS, FUSEDX, Form, Opened
 from cpu_bench.problem import Problem, exact_eps, relative_error
 from cpu_bench.results import Results, Row
@@ -19,12 +21,14 @@ REST = 0.03  # seconds; longer than any library's threads were seen to spin
 PART, HEAT = "chain", "heat"
 
 
-def measure(results: Results, problem: Problem, libraries: Iterable[Sequence[Form]], own: Sequence[Form], rounds: int, expected: object) -> None:
+def measure(
+    results: Results, problem: Problem, libraries: Iterable[Sequence[Form]], own: Sequence[Form], rounds: int, expected: np.ndarray | None
+) -> None:
     """``libraries``: the forms of each.  ``expected``: golden final state of row 0, or None where the problem is not the golden case."""
     exact = exact_eps(problem)
     finalists: list[Form] = []
     for forms in libraries:
-        rows = _rounds(results, HEAT, problem, forms, max(2, rounds // 2), exact, None)
+        rows = _rounds(results, HEAT, problem, forms, max(3, rounds // 2), exact, None)
         for library in dict.fromkeys(form.library for form in forms):
             finalists += best(forms, [row for row in rows if row.library == library])
     _rounds(results, PART, problem, [*finalists, *own], rounds, exact, expected)
@@ -41,7 +45,7 @@ def best(forms: Sequence[Form], rows: Sequence[Row]) -> list[Form]:
 
 
 def _rounds(
-    results: Results, part: str, problem: Problem, forms: Sequence[Form], rounds: int, exact: object, expected: object
+    results: Results, part: str, problem: Problem, forms: Sequence[Form], rounds: int, exact: np.ndarray, expected: np.ndarray | None
 ) -> list[Row]:
     opened: dict[str, tuple[Form, Opened]] = {}
     for form in forms:
@@ -74,7 +78,7 @@ def _timed(chain: Callable[[], object]) -> Callable[[], float]:
 
 
 def _row(
-    part: str, problem: Problem, form: Form, ready: Opened, seconds: list[float], exact: object, expected: object
+    part: str, problem: Problem, form: Form, ready: Opened, seconds: list[float], exact: np.ndarray, expected: np.ndarray | None
 ) -> Row:
     wide = problem.tables.weight2.size + problem.tables.weight3.size
     return Row(

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from fusedx.kernels import native_module
-
 from cpu_bench.contender import BITS
 from cpu_bench.problem import Problem
+from fusedx.kernels import native_module
 
 
 def bandwidth_name(precision: str) -> str:

@@ -58,15 +58,18 @@ def measure(results: Results, name: str, command: list[str | Path], model: Path,
     manifest = json.loads((model / "manifest.json").read_text())
     weights = sum(entry["bytes"] for entry in manifest["files"].values())
     resident, peak = (max(f[key] for f in found) for key in ("VmRSS", "VmHWM"))
-    note = f"{resident / weights:.2f} x the {weights / 2**20:.0f} MiB of packed weights and encoder"
-    row = Row(PART, name, "fusedx", manifest.get("precision", "fp32"), 1, [f["seconds"] * 1e3 for f in found], moved=0, note=note)
-    results.add(_with_memory(row, resident, peak))
-
-
-def _with_memory(row: Row, resident: int, peak: int) -> Row:
-    from dataclasses import replace
-
-    return replace(row, resident=resident, peak=peak)
+    row = Row(
+        part=PART,
+        name=name,
+        library="fusedx",
+        precision=manifest.get("precision", "fp32"),
+        rows=1,
+        milliseconds=[f["seconds"] * 1e3 for f in found],
+        resident=resident,
+        peak=peak,
+        weights=weights,
+    )
+    results.add(row)
 
 
 def python_command() -> list[str | Path]:

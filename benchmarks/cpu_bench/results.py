@@ -16,7 +16,8 @@ class Row:
 
     part: chain, end to end, or opening.  rows: of the chain, or images.  milliseconds: one entry a round: of a step (chain), of an image
     (end to end), of opening to first prediction.  moved, operations: of the two wide layers in that time, 0 where not counted.
-    eps_error: of the first step's eps against float64; error: of the final state against the golden case.  None: not measured.
+    eps_error: of the first step's eps against float64; error: of the final state against the golden case.  resident, peak, weights:
+    bytes of memory after the first prediction, at most until then, and of packed weights and encoder in files.  None: not measured.
     """
 
     part: str
@@ -31,6 +32,7 @@ class Row:
     error: float | None = None
     resident: int | None = None
     peak: int | None = None
+    weights: int | None = None
     note: str = ""
 
     @property
@@ -89,7 +91,10 @@ HEADER = f"{'part':10} {'rows':>4}  {'':52} {'median ms':>9} {'from':>8} {'to':>
 def line(row: Row) -> str:
     """One line under :data:`HEADER`."""
     spread = f"{row.median:9.3f} {min(row.milliseconds):8.3f} {max(row.milliseconds):8.3f}"
-    rates = f"{row.gb_s or '':6.4} {row.gop_s or '':6.4}" if not row.moved else f"{row.gb_s:6.1f} {row.gop_s:6.0f}"
+    rates = f"{row.gb_s:6.1f} {row.gop_s:6.0f}" if row.moved else " " * 13
     errors = "  ".join("-".rjust(7) if e is None else f"{e:7.0e}" for e in (row.eps_error, row.error))
-    memory = "" if row.resident is None else f"  resident {row.resident / 2**20:.0f} MiB, peak {(row.peak or 0) / 2**20:.0f} MiB"
+    memory = ""
+    if row.resident is not None and row.weights:
+        ratio, peak = row.resident / row.weights, (row.peak or 0) / 2**20
+        memory = f"  resident {row.resident / 2**20:.0f} MiB = {ratio:.2f} x weights and encoder, peak {peak:.0f} MiB"
     return f"{row.part:10} {row.rows:4d}  {row.name:52} {spread} {rates}  {errors}{memory}{'  ' + row.note if row.note else ''}"

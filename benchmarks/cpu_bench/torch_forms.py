@@ -56,7 +56,7 @@ def _compiled(model: Denoiser) -> Callable[..., Tensor]:
     """Frozen, so that the weights may be laid out as the compiler likes."""
     if not any(map(shutil.which, ("g++", "clang++", "c++"))):
         raise RuntimeError("torch.compile needs a C++ compiler, and there is none")
-    torch.compiler.reset()
+    torch._dynamo.config.recompile_limit = 64  # one compiled form a contender, all of one function
     return torch.compile(model, fullgraph=True, dynamic=False, options={"freezing": True})
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch_diffmic as plain
 
 import fusedx
+import torch_diffmic as plain
 from cpu_bench.problem import relative_error
 from cpu_bench.results import Results, Row
 from fusedx.golden import GoldenCase
