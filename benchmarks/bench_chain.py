@@ -39,11 +39,9 @@ import machine  # noqa: E402
 import torch_diffmic as plain  # noqa: E402
 from fusedx import golden  # noqa: E402
 from fusedx.compiler import compile_checkpoint  # noqa: E402
-from fusedx.engine.backends import open_backend  # noqa: E402
+from fusedx.engine.backends import open_chains  # noqa: E402
 from fusedx.engine.compiled import open_model  # noqa: E402
 from fusedx.engine.encoder import open_encoder  # noqa: E402
-from fusedx.engine.sampler import posterior_chain  # noqa: E402
-from fusedx.engine.schedule import posterior_coefficients  # noqa: E402
 
 CASE = ROOT / "tests" / "golden" / "v1-isic.json"
 
@@ -115,8 +113,8 @@ def bench(
     if not compiled.exists():
         compile_checkpoint(checkpoint, compiled, steps=steps)
     model = open_model(compiled)
-    encoder, denoiser = open_encoder("openvino", model.encoder), open_backend("auto", model.denoiser())
-    coefficients = posterior_coefficients(model.manifest.schedule)
+    encoder = open_encoder("openvino", model.encoder)
+    chains = open_chains("auto", model.stored_denoiser(), model.manifest.schedule)
 
     repeat = -(-batch // len(case.x))
     x = np.concatenate([case.x] * repeat)[:batch]
@@ -138,7 +136,7 @@ def bench(
 
     def fusedx() -> tuple[np.ndarray, float]:
         feature, encoded = encoder.run(x)["feature"], time.perf_counter()
-        return posterior_chain(denoiser, coefficients, prior, feature, z[:, None]).scores[0], encoded
+        return chains.run({"prior": prior, "feature": feature}, z[:, None], keep=False).scores[0], encoded
 
     contenders: dict[str, Callable[[], tuple[np.ndarray, float]]] = {"released": released, "hoisted": hoisted, "fusedx": fusedx}
     seconds: dict[str, list[float]] = {name: [] for name in contenders}

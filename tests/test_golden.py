@@ -18,8 +18,7 @@ from fusedx import golden, verify
 from fusedx.compiler import compile_checkpoint
 from fusedx.compiler.reference import checkpoint_reference
 from fusedx.engine import compiled
-from fusedx.engine.backends import open_backend
-from fusedx.engine.chain_runner import HostChains
+from fusedx.engine.backends import open_chains
 from fusedx.engine.compiled import open_model
 from fusedx.engine.encoder import open_encoder
 from fusedx.engine.engine import Engine
@@ -71,6 +70,23 @@ def test_engine(case, backend: str) -> None:
     assert np.allclose(probabilities.sum(axis=-1), 1)
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp16", "int8", "int4"])
+def test_low_precision(case, precision: str) -> None:
+    """Within its row, the labels of the original code, and no better than its bits allow: it is not fp32 under another name."""
+    expected, _, path = case
+    if not conditional_layer.available():
+        pytest.skip("the native module is not built")
+    if precision == "int4" and expected.name in FULL:
+        pytest.skip("packing int4 at full width takes a minute; the layer's own tests cover the width")
+    engine = engine_of(open_model(path), "openvino", "native", precision)
+    found = errors(engine, expected)
+    within(found, GOLDEN["cpu", precision])
+    assert max(found.values()) > 1e-5
+    final = "y_final" if "y_final" in expected.expected else "prediction"
+    got = engine.trace(expected.x, expected.noise)[final]
+    assert (got.argmax(axis=-1) == expected.expected[final].argmax(axis=-1)).all()
+
+
 @pytest.mark.parametrize("encoder", ["onnxruntime", "torch"])
 def test_other_encoders(case, encoder: str) -> None:
     expected, _, path = case
@@ -110,9 +126,9 @@ def test_verify_finds_one_changed_weight(case, tmp_path: Path) -> None:
     assert {"y_final", "eps_t0"} <= wrong and not wrong & {"prior", "feature", "saliency"}
 
 
-def engine_of(model, encoder: str, backend: str) -> Engine:
+def engine_of(model, encoder: str, backend: str, precision: str = "fp32") -> Engine:
     m = model.manifest
-    chains = HostChains(m.network, m.schedule, open_backend(backend, model.denoiser()))
+    chains = open_chains(backend, model.stored_denoiser().in_precision(precision), m.schedule)
     return Engine(m.network, m.schedule, m.task, open_encoder(encoder, model.encoder), chains)
 
 

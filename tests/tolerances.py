@@ -6,6 +6,15 @@ GOLDEN = {
     ("cpu", "float32"): 1e-5,
 }
 
+#: (device, weights' precision) -> the same in low precision on a processor, about twice the worst stage of the golden cases, which is
+#: v2-placental's final map (ten large steps of an untrained network): 4.8e-3, 7.0e-4, 3.0e-2, 1.2e-1.
+GOLDEN |= {
+    ("cpu", "bf16"): 1e-2,  # 8 bits of fraction a weight; activations float32
+    ("cpu", "fp16"): 1.5e-3,  # 11 bits
+    ("cpu", "int8"): 6e-2,  # 8 bits a weight and an activation, each row's largest setting the step
+    ("cpu", "int4"): 2.5e-1,  # 4 bits a weight, 64 to a scale
+}
+
 #: (device, weights' precision) -> the same on a GPU, TF32 off, sums of other orders and convolutions of another library.  In lower
 #: precision the encoder rounds too, and what a region choice between two nearly equal scores changes is not counted: GPU_TIE.
 #: Rounded chains of the golden cases, emulated on a CPU, differ by 3e-5 .. 2e-3 (bf16), 5e-6 .. 3e-4 (fp16) and 7e-4 .. 2e-2 (fp8),

@@ -60,7 +60,17 @@ typedef uint16_t short_vec __attribute__((vector_size(kBytes / 2)));
 typedef uint32_t uvec __attribute__((vector_size(kBytes)));
 
 template <class T>
-inline uvec load_bits(const T* p) { short_vec v; std::memcpy(&v, p, sizeof v); return __builtin_convertvector(v, uvec); }
+inline uvec load_bits(const T* p) {
+#if defined(__AVX512F__)  // (the compiler's own conversion takes the vector apart)
+    return (uvec)_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+#elif defined(__AVX2__)
+    return (uvec)_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+#else
+    short_vec v;
+    std::memcpy(&v, p, sizeof v);
+    return __builtin_convertvector(v, uvec);
+#endif
+}
 
 inline vec load_wide(const bf16* p) { return (vec)(load_bits(p) << 16); }
 

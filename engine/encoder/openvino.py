@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,16 @@ from fusedx.engine.memory import release_file_pages
 PUBLISHED = {name for names in OUTPUTS.values() for name in names}
 
 
+@cache
+def _core() -> ov.Core:
+    """One for the life of the process.
+
+    Its plugin gives the thread a signal stack of its own, and takes it back when it is closed.  Two that are closed in the order in
+    which they were opened leave the thread with a stack that is no longer there, and the next Ctrl-C ends the process.
+    """
+    return ov.Core()
+
+
 class OpenVINOEncoder:
     """See :class:`fusedx.engine.encoder.Encoder`."""
 
@@ -25,7 +36,7 @@ class OpenVINOEncoder:
 
     def __init__(self, path: Path, threads: int | None) -> None:
         onnx_file.read(path)  # our own checks come before a parser that trusts its input
-        core = ov.Core()
+        core = _core()
         # Accuracy mode and an explicit float32 keep processors with bf16 units from rounding behind our back.
         settings = {"PERFORMANCE_HINT": "LATENCY", "EXECUTION_MODE_HINT": "ACCURACY", "INFERENCE_PRECISION_HINT": "f32"}
         if threads is not None:

@@ -42,23 +42,18 @@ inline void quantize_tiled_row(const Layer& layer, int64_t first_row, int64_t ro
         const int64_t k = step * kTileInputs, real = layer.inputs - k < kTileInputs ? layer.inputs - k : kTileInputs;
         uint8_t* const x = view.tile(row / kTileRows, step) + row % kTileRows * kTileInputs;
         quantizer.quantize(u + k, real, 0, x);
-        std::memset(x + real, 0, kTileInputs - real);
+        std::memset(x + real, quantizer.zero(), kTileInputs - real);
     }
     view.rows.step()[row] = quantizer.step();
     view.rows.zero()[row] = quantizer.zero();
 }
 
-// All 8 tiles of 16 rows of 64 bytes, for as long as this lives.
-class TileConfiguration {
-public:
-    TileConfiguration() {
-        struct alignas(64) { uint8_t palette = 1, start_row = 0, reserved[14] = {}; uint16_t row_bytes[16] = {}; uint8_t rows[16] = {}; } c;
-        for (int i = 0; i < 8; ++i) c.row_bytes[i] = kTileInputs, c.rows[i] = kTileRows;
-        _tile_loadconfig(&c);
-    }
-    TileConfiguration(const TileConfiguration&) = delete;
-    ~TileConfiguration() { _tile_release(); }
-};
+// All 8 tiles of 16 rows of 64 bytes, until _tile_release(); nothing in between throws.
+inline void configure_tiles() {
+    struct alignas(64) { uint8_t palette = 1, start_row = 0, reserved[14] = {}; uint16_t row_bytes[16] = {}; uint8_t rows[16] = {}; } c;
+    for (int i = 0; i < 8; ++i) c.row_bytes[i] = kTileInputs, c.rows[i] = kTileRows;
+    _tile_loadconfig(&c);
+}
 
 constexpr int64_t kOutputBytes = kTileOutputs * kQuad;               // from one tile of outputs to the next, in a quad of a panel
 constexpr int64_t kTotalBytes = kWidePanel * sizeof(int32_t);        // from row to row of the totals

@@ -94,8 +94,9 @@ void quantize(const Layer& layer, const IntegerRows& rows, int64_t begin, int64_
 void run_panels(const Layer& layer, const IntegerRows& rows, int64_t begin, int64_t end) {
     if (layer.weights.format == WeightFormat::int4) return run_int4(layer, rows, begin, end);
     if (!tiled(layer, rows.rows)) return run_int8(layer, rows, begin, end, int8_sums);
-    const TileConfiguration configuration;
+    configure_tiles();
     run_int8(layer, rows, begin, end, [&](const RowsView& view, const char* w, int32_t* total) { tiled_sums(TiledView(layer, view), w, total); });
+    _tile_release();
 }
 #else
 int64_t workspace_bytes(const Layer& layer, int64_t rows) { return RowsView::bytes(layer, rows); }

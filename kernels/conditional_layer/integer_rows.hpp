@@ -59,12 +59,13 @@ inline void quantize_row(const Layer& layer, int64_t first_row, int64_t row, con
     uint8_t* const x = view.x(first) + place * kQuad;
     int32_t* const sums = view.group_sums(first) + place;
     const RowQuantizer quantizer(u, layer.inputs);
+    const int offset = int4 ? 0 : kInputOffset;
     alignas(64) uint8_t piece[kPiece];
     for (int64_t k = 0; k < view.quads() * kQuad; k += kPiece) {
         const int64_t here = view.quads() * kQuad - k < kPiece ? view.quads() * kQuad - k : kPiece;
         const int64_t real = layer.inputs - k < here ? layer.inputs - k : here;
-        quantizer.quantize(u + k, real, int4 ? 0 : kInputOffset, piece);
-        std::memset(piece + real, 0, here - real);
+        quantizer.quantize(u + k, real, offset, piece);
+        std::memset(piece + real, quantizer.zero() - offset, here - real);  // inputs of 0, worth nothing whatever a file has as their weights
         for (int64_t q = 0; q < here / kQuad; ++q) std::memcpy(x + (k / kQuad + q) * stride * kQuad, piece + q * kQuad, kQuad);
         for (int64_t g = 0; int4 && g < here / kGroup; ++g) {
             int32_t sum = 0;

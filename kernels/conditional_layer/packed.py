@@ -16,12 +16,19 @@ import numpy as np
 FORMATS = ("fp32", "bf16", "fp16", "int8", "int4")
 #: Outputs side by side, of 16-bit elements and of smaller ones; inputs side by side under one output; inputs that share a scale.
 PANEL, WIDE_PANEL, QUAD, GROUP = 32, 64, 4, 64
+#: Of int8 and int4: the largest sum of products of 8 bits, 255 * 128 * 65536, fits 32.
+MOST_INTEGER_INPUTS = 65536
 #: Trial scales of a group, as fractions of the one that loses nothing at the ends; the least squared error wins.
 _TRIALS = np.linspace(0.75, 1.0, 11)
 
 
 def shapes(form: str, outputs: int, inputs: int) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Array name -> (shape, safetensors dtype) of a packed [outputs, inputs] matrix."""
+    """Array name -> (shape, safetensors dtype) of a packed [outputs, inputs] matrix.
+
+    Raises ValueError for an unknown format, and for more inputs than it can have.
+    """
+    if form in ("int8", "int4") and inputs > MOST_INTEGER_INPUTS:
+        raise ValueError(f"{form} weights: expected at most {MOST_INTEGER_INPUTS} inputs (32-bit sums), got {inputs}; use bf16")
     wide = -(-outputs // WIDE_PANEL)
     if form == "fp32":
         return {"panels": ((outputs, inputs), "F32")}
@@ -39,9 +46,10 @@ def shapes(form: str, outputs: int, inputs: int) -> dict[str, tuple[tuple[int, .
 def pack(weight: np.ndarray, form: str) -> dict[str, np.ndarray]:
     """float32 [N, K], finite -> arrays as :func:`shapes` says; bf16 as its bits in uint16, since numpy has no such type.
 
-    Raises ValueError for a value that the format cannot hold (fp16 ends at 65504).
+    Raises ValueError for a value that the format cannot hold (fp16 ends at 65504), and as :func:`shapes` does.
     """
     n, k = weight.shape
+    shapes(form, n, k)
     weight = np.ascontiguousarray(weight, np.float32)
     if form == "fp32":
         return {"panels": weight}
@@ -50,10 +58,8 @@ def pack(weight: np.ndarray, form: str) -> dict[str, np.ndarray]:
     if form == "int8":
         scale = np.abs(weight).max(axis=1) / np.float32(127)
         scale[scale == 0] = 1
-        q = np.rint(weight / scale[:, None]).astype(np.int8)
+        q = np.clip(np.rint(weight / scale[:, None]), -127, 127).astype(np.int8)  # a subnormal scale is coarse
         return {"panels": _quads(_padded(q, WIDE_PANEL, QUAD, 0)), "scale": scale}
-    if form != "int4":
-        raise ValueError(f"unknown weight format {form!r}; there are: {', '.join(FORMATS)}")
     q, scale = _int4(_padded(weight, WIDE_PANEL, GROUP, 0))  # [N', K'], [N', K' / 64]
     nibbles = _quads(q).reshape(len(q) // WIDE_PANEL, -1, 2, GROUP // (2 * QUAD), WIDE_PANEL, QUAD)
     scales = scale.reshape(-1, WIDE_PANEL, scale.shape[1]).transpose(0, 2, 1)

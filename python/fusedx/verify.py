@@ -10,16 +10,26 @@ from dataclasses import dataclass
 import numpy as np
 
 from fusedx import golden as golden_cases
+from fusedx import self_test
 from fusedx.engine.compiled import CompiledModel, open_model
 from fusedx.engine.engine import Engine
 from fusedx.engine.errors import ConfigError
 from fusedx.engine.manifest import IMAGE_SIZE
 from fusedx.engine.reference import reference_engine
+from fusedx.inputs import ReadOptions
+from fusedx.model import Model
 from fusedx.opening import find_device, open_engine
+from fusedx.preparation import Preparation
 
 #: Relative error, as a ratio of Euclidean norms, that a stage may have: by (device, precision of the weights).
 TOLERANCE = {
     ("cpu", "fp32"): 1e-5,
+    # About twice the worst of the golden cases (v2-placental's final map, ten large steps of an untrained network: 4.8e-3, 7.0e-4, 3.0e-2,
+    # 1.2e-1); DiffMIC's final states, after many small steps, differ by 2.6e-4, 3.2e-5, 8.9e-4 and 1.9e-2 at most.
+    ("cpu", "bf16"): 1e-2,  # 8 bits of fraction a weight; activations float32
+    ("cpu", "fp16"): 1.5e-3,  # 11 bits
+    ("cpu", "int8"): 6e-2,  # 8 bits a weight and an activation, each row's largest setting the step
+    ("cpu", "int4"): 2.5e-1,  # 4 bits a weight, 64 to a scale
     ("cuda", "fp32"): 1e-4,  # another order of summation, convolutions of another library; TF32 is off
     # Roundings of 2^-9, 2^-12 and 2^-4 a weight, and of the activations; chains of untrained weights, which average less.
     ("cuda", "bf16"): 2e-2,
@@ -47,16 +57,21 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """``label_agreement``: (equal labels, images).  ``reference``: what the model was compared with."""
+    """``label_agreement``: (equal labels, images).  ``reference``: what the model was compared with.
+
+    ``ties``: labels that differ where the reference's two largest scores are nearer than the tolerance lets them move.
+    """
 
     rows: list[Row]
     label_agreement: tuple[int, int]
     reference: str
+    ties: int = 0
 
     @property
     def ok(self) -> bool:
-        """Every stage within tolerance and every label equal."""
-        return all(row.ok for row in self.rows) and self.label_agreement[0] == self.label_agreement[1]
+        """Every stage within tolerance, and every label equal that the tolerance does not leave open."""
+        equal, images = self.label_agreement
+        return all(row.ok for row in self.rows) and equal + self.ties == images
 
 
 def verify(
@@ -99,9 +114,27 @@ def verify(
         expected = reference_model.trace(x, noise)
     tolerance = TOLERANCE["cuda" if gpu else "cpu", engine.chains.precision]
     rows = [Row(name, relative_error(got[name], expected[name]), tolerance) for name in expected if name not in _SKIPPED]
+    if golden is None and checkpoint is None and gpu is None and engine.chains.precision == compiled.manifest.precision:
+        rows += _self_test(compiled, engine, preparation)
     final = "y_final" if "y_final" in expected else "prediction"
-    labels = np.argmax(got[final], axis=-1) == np.argmax(expected[final], axis=-1)
-    return Report(rows, (int(labels.sum()), labels.size), reference)
+    equal = np.argmax(got[final], axis=-1) == np.argmax(expected[final], axis=-1)
+    open_ = _within_tolerance(expected[final], tolerance)
+    return Report(rows, (int(equal.sum()), equal.size), reference, int((~equal & open_).sum()))
+
+
+def _within_tolerance(scores: np.ndarray, tolerance: float) -> np.ndarray:
+    """[B,C] -> bool [B]: rows whose two largest scores could change places if each moved by ``tolerance`` of the row's norm."""
+    largest = np.sort(scores, axis=-1)[:, -2:]
+    return np.asarray(largest[:, 1] - largest[:, 0] <= 2 * tolerance * np.linalg.norm(scores, axis=-1))
+
+
+def _self_test(compiled: CompiledModel, engine: Engine, preparation: Preparation) -> list[Row]:
+    """The recorded answer as a row of its own: the largest difference of a probability."""
+    record = compiled.manifest.self_test
+    if record is None:
+        return []
+    model = Model(compiled, engine, "cpu", preparation, ReadOptions(exif_orientation="ignore"))
+    return [Row("self test", self_test.difference(model) or 0.0, record.tolerance)]
 
 
 def relative_error(got: np.ndarray, expected: np.ndarray) -> float:

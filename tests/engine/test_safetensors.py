@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from fusedx.engine import safetensors
 from fusedx.engine.errors import ModelFormatError
@@ -33,6 +33,31 @@ def test_reads_what_the_package_writes(tmp_path):
     for name, array in arrays.items():
         assert back[name].dtype == array.dtype and back[name].shape == array.shape and (back[name] == array).all()
         assert not back[name].flags.writeable and back[name].flags.aligned
+
+
+def test_the_package_reads_what_is_written(tmp_path):
+    arrays = {
+        "odd": np.arange(5, dtype=np.int8), "u": np.arange(3, dtype=np.uint8), "half": np.arange(4, dtype=np.float16).reshape(2, 2),
+        "w": np.arange(6, dtype=np.float32).reshape(2, 3).T, "z": np.array([1.5]), "empty": np.zeros((0, 4), np.float32),
+    }  # fmt: skip
+    path = tmp_path / "x.safetensors"
+    safetensors.write(arrays, path)
+    for back in (load_file(path), safetensors.read(path)):
+        assert set(back) == set(arrays)
+        for name, array in arrays.items():
+            assert back[name].dtype == array.dtype and (back[name] == array).all()
+    first = path.read_bytes()
+    safetensors.write(dict(arrays), path)
+    assert path.read_bytes() == first
+    assert all(array.flags.aligned for array in safetensors.read(path).values())
+
+
+def test_bfloat16_comes_and_goes_as_bits(tmp_path):
+    bits = np.array([[0, 1, 0x3F80], [0x7F80, 0xFFFF, 0x8000]], np.uint16)
+    safetensors.write({"w": bits}, tmp_path / "x")
+    header = (tmp_path / "x").read_bytes()[8:64]
+    assert b'"BF16"' in header
+    assert (safetensors.read(tmp_path / "x")["w"] == bits).all()
 
 
 def test_good_header_is_good(tmp_path):

@@ -65,7 +65,8 @@ def test_a_failing_part_is_reported_and_the_pool_lives_on(part):
 
 
 @pytest.mark.parametrize("items, work, budget, shares", [
-    (10, 1 << 30, 0, 5), (10, 1 << 30, 1, 1), (10, 1 << 30, 2, 2), (10, 1 << 30, 3, 3), (10, 1 << 30, 99, 5), (2, 1 << 30, 0, 2), (10, 1000, 0, 1), (0, 0, 0, 0),
+    (10, 1 << 30, 0, 5), (10, 1 << 30, 1, 1), (10, 1 << 30, 2, 2), (10, 1 << 30, 3, 3), (10, 1 << 30, 99, 5),
+    (2, 1 << 30, 0, 2), (10, 1000, 0, 1), (0, 0, 0, 0),
 ])
 def test_a_loop_is_cut_into_contiguous_shares_within_the_budget(items, work, budget, shares):
     """Of five threads; ten items in five shares."""
@@ -207,12 +208,12 @@ def test_exit_neither_hangs_nor_crashes(ending):
 def test_a_bad_setting_is_refused_when_a_denoiser_is_made(setting, value, allowed):
     """By the call that asks for it, and as fusedx's own error by the backend, before it looks at any weight."""
     code = f"""
-from fusedx.engine.backends.native import NativeDenoiser
+from fusedx.engine.backends.native import NativeChains
 from fusedx.engine.errors import ConfigError
 for _ in range(2):
     try: _native.{"threads" if setting == "FUSEDX_THREADS" else "isa"}()
     except ValueError as error: print(error)
-try: NativeDenoiser(None)
+try: NativeChains(None)
 except ConfigError as error: print(error)
 """
     lines = printed(code, light=True, **{setting: value}).splitlines()

@@ -43,8 +43,8 @@ _FULL_ALSO = {"fp16": (), "bf16": ("ds_net.f.",)}
 def typed(graph: Graph, precision: str) -> Graph:
     """A new graph with Cast nodes and half-precision constants; ``precision``: fp32, fp16 or bf16.
 
-    Raises UnavailableError for another precision or an int8 encoder, ConfigError where a weight overflows it.  Constants that stay float32 are
-    shared with ``graph``, not copied.
+    Raises UnavailableError for another precision or an int8 encoder, ConfigError where a weight overflows it.  Constants that stay
+    float32 are shared with ``graph``, not copied.
     """
     if precision not in PRECISIONS:
         raise UnavailableError(f"TensorRT precision {precision!r} is not available; there is: {', '.join(PRECISIONS)}")

@@ -49,7 +49,7 @@ def document(report: Report) -> dict[str, Any]:
         {"stage": r.stage, "error": r.error if math.isfinite(r.error) else None, "tolerance": r.tolerance, "ok": r.ok} for r in report.rows
     ]
     equal, images = report.label_agreement
-    return {"ok": report.ok, "reference": report.reference, "rows": rows, "labels_equal": equal, "images": images}
+    return {"ok": report.ok, "reference": report.reference, "rows": rows, "labels_equal": equal, "ties": report.ties, "images": images}
 
 
 def describe(report: Report) -> str:
@@ -62,7 +62,7 @@ def describe(report: Report) -> str:
             "",
             table(("stage", "largest error", "tolerance", "verdict"), rows, right=(1, 2)),
             "",
-            f"labels: {equal} of {images} agree",
+            f"labels: {equal} of {images} agree" + (f", {report.ties} within tolerance of a tie" if report.ties else ""),
             f"verdict: {'within tolerance' if report.ok else 'OUT OF TOLERANCE'}",
         ]
     )

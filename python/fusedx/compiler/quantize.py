@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fusedx.compiler.quantize_trunk import quantize_trunk
+from fusedx.compiler.quantize_trunk import quantize_trunk, require_nncf
 from fusedx.compiler.trunks import IMAGE, TRUNKS, find, replace
 from fusedx.engine.encoder import onnx_file, open_encoder, qdq
 from fusedx.engine.encoder.graph import Graph
@@ -43,8 +43,8 @@ class QuantizationReport:
         parts = ", ".join(f"{some} of {all_} {op}" for op, (some, all_) in self.quantised.items())
         (p, worst_p), (f, worst_f) = self.prior_error, self.feature_error
         return (
-            f"int8 encoder: {parts}; {self.images} calibration images, on which the prior differs from float32 by {p:.1e} (worst {worst_p:.1e}), "
-            f"the feature by {f:.1e} (worst {worst_f:.1e}), the regions in {self.regions_changed}"
+            f"int8 encoder: {parts}; {self.images} calibration images, on which the prior differs from float32 by {p:.1e} "
+            f"(worst {worst_p:.1e}), the feature by {f:.1e} (worst {worst_f:.1e}), the regions in {self.regions_changed}"
         )
 
 
@@ -64,8 +64,7 @@ def quantize_encoder(
     Deterministic: the same graph and images give the same constants.  Raises UnavailableError without NNCF, ConfigError where a value
     of the graph has a range that int8 cannot hold.
     """
-    import nncf  # the most likely thing to be missing, and minutes of work come before its first use  # noqa: F401
-
+    require_nncf()  # the most likely thing to be missing, and minutes of work come before its first use
     batch = np.stack(list(images)).astype(np.float32)
     with tempfile.TemporaryDirectory(prefix="fusedx-") as folder:
         progress(f"running the float32 encoder on {len(batch)} calibration images")
@@ -100,8 +99,6 @@ def _tiles(image: np.ndarray, corners: np.ndarray) -> np.ndarray:
 
 
 def _report(graph: Graph, right: Mapping[str, np.ndarray], got: Mapping[str, np.ndarray]) -> QuantizationReport:
-    import nncf
-
     made_of_weights = {n.outputs[0] for n in graph.nodes if n.op == qdq.DEQUANTIZE and n.inputs[0] in graph.constants}
     counts = {}
     for op in ("Conv", "MatMul"):
@@ -109,9 +106,8 @@ def _report(graph: Graph, right: Mapping[str, np.ndarray], got: Mapping[str, np.
         counts[op] = sum(n.inputs[1] in made_of_weights for n in all_), len(all_)
     moved = (right["patch_locations"] != got["patch_locations"]).any(axis=(1, 2))
     feature = "feature" if "feature" in right else "fused_feature"
-    return QuantizationReport(
-        len(moved), counts, _error(got["prior"], right["prior"]), _error(got[feature], right[feature]), int(moved.sum()), nncf.__version__
-    )
+    prior, features = (_error(got[name], right[name]) for name in ("prior", feature))
+    return QuantizationReport(len(moved), counts, prior, features, int(moved.sum()), require_nncf().__version__)
 
 
 def _error(got: np.ndarray, right: np.ndarray) -> tuple[float, float]:

@@ -72,7 +72,8 @@ def replace(graph: Graph, parts: list[tuple[Trunk, Graph]]) -> Graph:
 
 def linear_products(graph: Graph) -> tuple[list[Node], list[Node]]:
     """(what has weights and may run in int8, everything else)."""
-    heavy, rest = [], []
+    heavy: list[Node] = []
+    rest: list[Node] = []
     for node in graph.nodes:
         weights = graph.constants.get(node.inputs[1]) if node.op in ("Conv", "MatMul") else None
         (heavy if weights is not None and weights.dtype == np.float32 else rest).append(node)

@@ -17,8 +17,7 @@ import torch
 import fusedx
 from fusedx import golden
 from fusedx.compiler import compile_checkpoint
-from fusedx.engine.backends import open_backend
-from fusedx.engine.chain_runner import HostChains
+from fusedx.engine.backends import open_chains
 from fusedx.engine.compiled import CompiledModel, open_model
 from fusedx.engine.cuda.chains import CudaChains
 from fusedx.engine.cuda.context import Context
@@ -121,7 +120,7 @@ def some_encoding(images: int, feature_dim: int, classes: int) -> dict[str, np.n
 def test_rows_that_fill_no_bucket_and_more_than_one_piece(demo, monkeypatch):
     """Draws of several images, cut inside an image's draws: every row finds its own entry."""
     m, chains = demo.manifest, engine_of(demo).chains
-    host = HostChains(m.network, m.schedule, open_backend("auto", demo.denoiser()))
+    host = open_chains("auto", demo.stored_denoiser(), m.schedule)
     monkeypatch.setattr("fusedx.engine.cuda.chains._STATE_BYTES", 8 * 8 * 5 * 3)  # eight rows at a time
     encoded, noise = some_encoding(3, 128, 5), np.random.default_rng(0).standard_normal((3, 7, 3, 5))
     got, expected = (c.run(encoded, noise, keep=False) for c in (chains, host))
@@ -156,7 +155,7 @@ def test_a_compiled_encoder_computes_the_same(demo):
 
 def test_pictures_get_the_host_engines_answers(demo):
     m = demo.manifest
-    chains = HostChains(m.network, m.schedule, open_backend("auto", demo.denoiser()))
+    chains = open_chains("auto", demo.stored_denoiser(), m.schedule)
     engine = Engine(m.network, m.schedule, m.task, open_encoder("auto", demo.encoder), chains)
     model, host = model_of(demo), Model(demo, engine, "cpu", HostPreparation(), OPTIONS)
     batch = [DEMO.parent / "images" / "grade2_moderate.jpg", np.random.default_rng(0).integers(0, 256, (50, 61, 3), np.uint8)]

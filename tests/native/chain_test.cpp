@@ -1,0 +1,279 @@
+// The layer and the chain as C++ callers use them: every instruction set and weight format, many threads, cancelled, short of threads.
+// Run under the sanitizers.  With an argument it prints a digest of the results by weight format, which is the same on every machine.
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <thread>
+#include <vector>
+
+#include "check.hpp"
+#include "conditional_layer/conditional_layer.hpp"
+#include "conditional_layer/weights.hpp"
+#include "engine/chain.hpp"
+#include "runtime/memory.hpp"
+#include "runtime/thread_pool.hpp"
+
+using namespace fusedx;
+
+namespace {
+
+constexpr const char* kFormats[] = {"fp32", "bf16", "fp16", "int8", "int4"};
+constexpr std::array kAll = {WeightFormat::fp32, WeightFormat::bf16, WeightFormat::fp16, WeightFormat::int8, WeightFormat::int4};
+
+// Whole numbers below 2^16 by a linear congruence: the same everywhere.
+struct Numbers {
+    uint32_t state = 1;
+    uint32_t next() { return (state = state * 1664525u + 1013904223u) >> 16; }
+    float unit() { return (static_cast<int>(next()) - 32768) / 32768.0f; }  // [-1, 1)
+    std::vector<float> floats(int64_t count, float scale = 1) {
+        std::vector<float> x(count);
+        for (float& v : x) v = unit() * scale;
+        return x;
+    }
+    std::vector<double> doubles(int64_t count) {
+        std::vector<double> x(count);
+        for (double& v : x) v = unit();
+        return x;
+    }
+};
+
+int64_t up(int64_t count, int64_t unit) { return (count + unit - 1) / unit; }
+
+// A matrix [n, k] of small random weights in any format.
+struct Matrix {
+    std::vector<float> plain, scale;
+    std::vector<uint16_t> halves, small_scale;
+    std::vector<uint8_t> bytes;
+    PackedView view{};
+
+    Matrix(WeightFormat format, int64_t n, int64_t k, Numbers& numbers) {
+        view = {format, n, k, nullptr, nullptr, k};
+        switch (format) {
+            case WeightFormat::fp32:
+                plain = numbers.floats(n * k, 0.05f);
+                view.panels = plain.data();
+                break;
+            case WeightFormat::bf16:
+            case WeightFormat::fp16:
+                halves.resize(up(n, 32) * k * 32);
+                for (auto& v : halves) v = (format == WeightFormat::bf16 ? 0x3c00 : 0x2400) | (numbers.next() & 0x81ff);
+                view.panels = halves.data();
+                break;
+            case WeightFormat::int8:
+                bytes.resize(up(n, 64) * up(k, 4) * 256);
+                for (auto& v : bytes) v = static_cast<uint8_t>(static_cast<int>(numbers.next() % 255) - 127);
+                scale = numbers.floats(n, 1e-3f);
+                view.panels = bytes.data(), view.scale = scale.data();
+                break;
+            case WeightFormat::int4:
+                bytes.resize(up(n, 64) * up(k, 64) * 2048);
+                for (auto& v : bytes) v = static_cast<uint8_t>(numbers.next());
+                small_scale.resize(up(n, 64) * up(k, 64) * 64);
+                for (auto& v : small_scale) v = 0x1c00 | (numbers.next() & 0x83ff);
+                view.panels = bytes.data(), view.scale = small_scale.data();
+                break;
+        }
+    }
+};
+
+struct Model {
+    std::vector<float> weight_y, weight_p, weight4, bias4, scale[3], shift[3];
+    Matrix second, third;
+    std::vector<double> coefficients;
+    DenoiserView view{};
+
+    Model(WeightFormat format, int64_t f, int64_t c, int64_t steps, Family family, Numbers n = {})
+        : weight_y(n.floats(f * c)), weight_p(n.floats(f * c)), weight4(n.floats(c * f, 0.01f)), bias4(n.floats(c)), second(format, f, f, n),
+          third(format, f, f, n), coefficients(n.doubles(steps * 6)) {
+        for (double& k : coefficients) k = k / 4 + 0.5;  // not a schedule, but numbers that neither vanish nor explode
+        view = {f, c, steps, weight_y.data(), weight_p.data(), second.view, third.view, weight4.data(), bias4.data(), {}, {},
+                coefficients.data(), family, false};
+        for (int k = 0; k < 3; ++k) {
+            scale[k] = n.floats(steps * f), shift[k] = n.floats(steps * f);
+            view.scale[k] = scale[k].data(), view.shift[k] = shift[k].data();
+        }
+    }
+};
+
+struct Case {
+    std::vector<double> prior, far, noise;
+    std::vector<float> feature;
+    EncodedView encoded{};
+    int64_t draws, images, classes;
+
+    Case(const Model& model, int64_t images, int64_t draws, Numbers n = {}) : draws(draws), images(images), classes(model.view.classes) {
+        prior = n.doubles(images * classes), far = n.doubles(images * classes);
+        noise = n.doubles((model.view.family == Family::ddim ? 2 : model.view.steps) * draws * images * classes);
+        feature = n.floats(images * model.view.features);
+        encoded = {images, prior.data(), prior.data(), far.data(), feature.data()};
+    }
+    std::vector<double> run(const Chain& chain, const RunOptions& options = {}) const {
+        std::vector<double> scores(draws * images * classes, -1.0);
+        chain.run(encoded, noise.data(), draws, scores.data(), options);
+        return scores;
+    }
+};
+
+bool same_bits(const std::vector<double>& a, const std::vector<double>& b) {
+    return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(double)) == 0;
+}
+
+}  // namespace
+
+TEST(every_format_and_instruction_set_gives_the_same_bits) {
+    for (WeightFormat format : kAll)
+        for (Family family : {Family::posterior, Family::ddim})
+            for (int64_t features : {1, 33, 65, 130}) {
+                const Model model(format, features, 5, 3, family);
+                const Case one(model, 3, 7);
+                std::vector<double> first;
+                for (Isa isa : available_isas()) {
+                    const std::vector<double> scores = one.run(Chain(model.view, name(isa)));
+                    if (first.empty()) first = scores;
+                    CHECK(same_bits(scores, first));
+                }
+            }
+}
+
+TEST(many_threads_share_one_chain) {
+    const Model model(WeightFormat::fp32, 700, 5, 3, Family::posterior);
+    const Chain chain(model.view);
+    const Case small(model, 1, 1), large(model, 3, 40);
+    const std::vector<double> expected[] = {small.run(chain), large.run(chain)};
+    std::atomic<int> wrong{0};
+    std::vector<std::thread> threads;
+    for (int i = 0; i < 6; ++i)
+        threads.emplace_back([&, i] {
+            for (int repeat = 0; repeat < 6; ++repeat) {
+                std::unique_ptr<ThreadBudget> budget;
+                if (i % 3 == 0) budget = std::make_unique<ThreadBudget>(1 + repeat % 2);
+                wrong += !same_bits((i % 2 ? small : large).run(chain), expected[i % 2 ? 0 : 1]);
+            }
+        });
+    for (auto& thread : threads) thread.join();
+    CHECK(wrong == 0);
+}
+
+TEST(a_budget_is_kept_and_ends) {
+    std::vector<int> shares;
+    const auto count = [] {
+        std::atomic<int> parts{0};
+        parallel_for(64, int64_t{1} << 40, [&](int64_t, int64_t) { ++parts; });
+        return parts.load();
+    };
+    const int all = count();
+    {
+        const ThreadBudget two(2);
+        CHECK(count() == std::min(2, all));
+        {
+            const ThreadBudget one(1), nine(9);
+            CHECK(count() == 1);
+        }
+        CHECK(count() == std::min(2, all));
+    }
+    CHECK(count() == all);
+    REFUSED(ThreadBudget(0), "expected at least 1");
+}
+
+TEST(a_cancelled_run_stops_and_the_chain_lives_on) {
+    const Model model(WeightFormat::fp32, 300, 5, 50, Family::posterior);
+    const Chain chain(model.view);
+    const Case one(model, 2, 4);
+    const std::vector<double> expected = one.run(chain);
+    std::atomic<bool> cancelled{true};
+    RunOptions options;
+    options.cancelled = &cancelled;
+    REFUSED(one.run(chain, options), "cancelled before step 1 of 50");
+    cancelled = false;
+    struct At { std::atomic<bool>* flag; int steps; } at{&cancelled, 0};
+    options.poll = [](void* context) { At& a = *static_cast<At*>(context); if (++a.steps == 7) *a.flag = true; };
+    options.poll_context = &at;
+    REFUSED(one.run(chain, options), "cancelled before step 8 of 50");
+    try {
+        one.run(chain, options);
+    } catch (const Error& error) {
+        CHECK(error.status == Status::cancelled);
+    }
+    CHECK(same_bits(one.run(chain), expected));
+
+    cancelled = false;
+    std::thread other([&] { cancelled = true; });  // from another thread, at any moment
+    options.poll = nullptr;
+    try {
+        while (true) one.run(chain, options);
+    } catch (const Error& error) {
+        CHECK(error.status == Status::cancelled);
+    }
+    other.join();
+}
+
+TEST(what_poll_throws_comes_through) {
+    const Model model(WeightFormat::fp32, 64, 2, 5, Family::posterior);
+    const Chain chain(model.view);
+    RunOptions options;
+    options.poll = [](void*) { throw Error(Status::internal, "as asked"); };
+    REFUSED(Case(model, 1, 1).run(chain, options), "as asked");
+}
+
+TEST(states_are_every_state_or_the_two_ends) {
+    for (Family family : {Family::posterior, Family::ddim}) {
+        const Model model(WeightFormat::bf16, 40, 3, 4, family);
+        const Chain chain(model.view);
+        const Case one(model, 5, 60);  // more rows than go through a step together
+        const int64_t wide = 5 * 60 * 3 * (family == Family::ddim ? kMapPoints : 1);
+        std::vector<double> all(wide * 5), ends(wide * 2);
+        RunOptions options;
+        options.states = all.data();
+        const std::vector<double> scores = one.run(chain, options);
+        options.states = ends.data(), options.ends_only = true;
+        CHECK(same_bits(one.run(chain, options), scores));
+        CHECK(std::memcmp(ends.data(), all.data(), wide * 8) == 0 && std::memcmp(&ends[wide], &all[4 * wide], wide * 8) == 0);
+        if (family == Family::posterior) CHECK(same_bits({ends.begin() + wide, ends.end()}, scores));
+    }
+}
+
+TEST(memory_is_aligned_zero_and_refused_when_there_is_none) {
+    for (size_t bytes : {size_t{1}, size_t{100}, size_t{4096}, (size_t{2} << 20) - 1, size_t{2} << 20, (size_t{5} << 20) + 3}) {
+        Buffer buffer(bytes), moved(std::move(buffer));
+        CHECK(buffer.bytes() == 0 && buffer.as<char>() == nullptr && moved.bytes() == bytes);
+        CHECK(reinterpret_cast<uintptr_t>(moved.as<char>()) % (bytes < size_t{2} << 20 ? 64 : size_t{2} << 20) == 0);
+        for (size_t i = 0; i < bytes; i += 511) CHECK(moved.as<char>()[i] == 0);
+        std::memset(moved.as<char>(), 1, bytes);
+        buffer = std::move(moved);
+        CHECK(buffer.as<char>()[bytes - 1] == 1);
+    }
+    CHECK(Buffer(0).as<char>() == nullptr);
+    REFUSED(Buffer(SIZE_MAX), "out of memory");
+    REFUSED(Buffer(size_t{1} << 60), "out of memory");
+}
+
+TEST(an_unknown_instruction_set_lists_the_known) { REFUSED(choose_isa("sse9"), "isa=sse9 is not available on this machine; available: "); }
+
+// FNV-1a of the scores of one chain a weight format.
+static void print_digests() {
+    for (WeightFormat format : kAll)
+        for (Family family : {Family::posterior, Family::ddim})
+            for (Isa isa : available_isas()) {
+                const Model model(format, 200, 7, 6, family);
+                const std::vector<double> scores = Case(model, 5, 9).run(Chain(model.view, name(isa)));
+                uint64_t digest = 14695981039346656037ull;
+                const auto* bytes = reinterpret_cast<const unsigned char*>(scores.data());
+                for (size_t i = 0; i < scores.size() * sizeof(double); ++i) digest = (digest ^ bytes[i]) * 1099511628211ull;
+                std::printf("%s %s %016llx %s\n", kFormats[static_cast<int>(format)], family == Family::ddim ? "ddim" : "posterior",
+                            static_cast<unsigned long long>(digest), name(isa));
+            }
+}
+
+int main(int argc, char**) {
+    if (argc > 1) return print_digests(), 0;
+    using namespace fusedx::test;
+    for (const auto& one : cases()) {
+        const int before = failures;
+        one.body();
+        std::printf("%s %s\n", failures == before ? "ok  " : "FAIL", one.name);
+    }
+    std::printf("%zu tests, %d failures\n", cases().size(), failures);
+    return failures != 0;
+}
