@@ -84,6 +84,7 @@ inline ivec dot4_nibbles(ivec sum, const Inputs& x, const Weights& w) {  // inpu
 #elif defined(FUSEDX_DOT_X86)
 
 typedef int16_t svec __attribute__((vector_size(kBytes)));
+typedef uint16_t uvec16 __attribute__((vector_size(kBytes)));
 inline ivec multiply_pairs(ivec a, ivec b) {  // 16-bit lanes: a[2 i] b[2 i] + a[2 i + 1] b[2 i + 1]
 #if defined(__AVX512BW__)
     return (ivec)_mm512_madd_epi16((__m512i)a, (__m512i)b);
@@ -98,7 +99,10 @@ constexpr int kInputOffset = 0;
 constexpr bool kFewRegistersPerRow = false;
 struct Inputs { ivec even, odd; };   // bytes 0 and 2, 1 and 3 of each quad, in 16 bits
 struct Weights { ivec even, odd; };
-inline Inputs inputs(ivec x) { return {x & all(0x00ff00ff), (x >> 8) & all(0x00ff00ff)}; }
+inline Inputs inputs(ivec x) {
+    asm("" : "+v"(x));  // else the compiler splits the four bytes before it broadcasts them, twice and slowly
+    return {x & all(0x00ff00ff), (ivec)((uvec16)x >> 8)};
+}
 inline Weights weights(ivec w) { return {(ivec)(((svec)w << 8) >> 8), (ivec)((svec)w >> 8)}; }
 inline ivec dot4(ivec sum, const Inputs& x, const Weights& w) {
     return sum + (multiply_pairs(x.even, w.even) + multiply_pairs(x.odd, w.odd));

@@ -58,8 +58,8 @@ void add_groups(const uint8_t* x, const int32_t* sums, const char* w, const fp16
 
 using AddGroups = void (*)(const uint8_t*, const int32_t*, const char*, const fp16*, int64_t, const char*, float*);
 inline AddGroups add_groups_for(int64_t rows, int lines) {
-#define FUSEDX_FORMS(R) {add_groups<R, 0>, add_groups<R, 1>, add_groups<R, 2>}
-    static constexpr AddGroups kForms[][3] = {FUSEDX_FORMS(1), FUSEDX_FORMS(2), FUSEDX_FORMS(3), FUSEDX_FORMS(4),
+#define FUSEDX_FORMS(R) {add_groups<R, 0>, add_groups<R, 1>, add_groups<R, 2>, nullptr, add_groups<R, 4>}
+    static constexpr AddGroups kForms[][5] = {FUSEDX_FORMS(1), FUSEDX_FORMS(2), FUSEDX_FORMS(3), FUSEDX_FORMS(4),
                                               FUSEDX_FORMS((kRows < 5 ? kRows : 5)), FUSEDX_FORMS((kRows < 6 ? kRows : 6))};
 #undef FUSEDX_FORMS
     return kForms[rows - 1][lines];
@@ -74,7 +74,7 @@ inline void int4_sums(const RowsView& view, const char* w, const fp16* scale, fl
         const char* ahead = here + length * kGroupSteps * kPanelBytes;
         for (int64_t block = 0; block < view.blocks; ++block) {
             const int64_t first = view.first(block), rows = view.first(block + 1) - first;
-            const int lines = lines_ahead(block, view.blocks);
+            const int lines = lines_ahead(block, view.blocks, rows);
             add_groups_for(rows, lines)(view.x(first) + g * kGroup * rows, view.group_sums(first) + g * rows, here, scale + g * kWidePanel, length,
                                         ahead, total + first * kWidePanel);
             ahead += lines * 64 * length * kGroupSteps;

@@ -16,13 +16,14 @@ constexpr int vectors_for(int rows) {
     (void)rows;
     return 4;
 #else
-    return rows == 1 ? 4 : 2;
+    return rows == 1 ? (kVectors == 8 ? 8 : 4) : 2;
 #endif
 }
 
-// Which weights to ask for while others are worked on.  One block of rows reads them at the pace of the memory, and the processor's own
-// prefetcher does that best.  Several blocks of rows read each chunk several times, which it takes for the end of the stream; so the next
-// chunk is asked for into the first cache, what lies kFar behind it into the second, and evenly, for the memory to work all the time.
+// Which weights to ask for while others are worked on.  One block of rows that takes a whole panel's width reads them at the pace of the
+// memory, and the processor's own prefetcher does that best.  Where each chunk is read several times, by several blocks or a part of its width
+// at a time, the prefetcher loses the stream; so the next chunk is asked for into the first cache, what lies kFar behind it into the
+// second, and evenly, for the memory to work all the time.
 constexpr int64_t kFar = 8192;
 template <int AHEAD>
 inline void prefetch(const char* ahead, int64_t step) {
@@ -33,9 +34,10 @@ inline void prefetch(const char* ahead, int64_t step) {
     }
 }
 
-// Lines that block `block` of `blocks` asks for at each of its steps, 4 lines wide: all blocks together ask for 4.
-inline int lines_ahead(int64_t block, int64_t blocks) {
-    if (blocks < 4) return blocks == 1 ? 0 : blocks == 2 || block == 2 ? 2 : 1;
+// Lines that block `block` of `blocks`, of `rows` rows, asks for at each of its steps, 4 lines wide: all blocks together ask for 4.
+inline int lines_ahead(int64_t block, int64_t blocks, int64_t rows) {
+    if (blocks == 1) return kVectors > vectors_for(static_cast<int>(rows)) ? 4 : 0;
+    if (blocks < 4) return blocks == 2 || block == 2 ? 2 : 1;
     return block < 4 ? 1 : 0;
 }
 
@@ -72,8 +74,8 @@ void add_quads(const uint8_t* x, const char* w, int64_t quads, const char* ahead
 
 using AddQuads = void (*)(const uint8_t*, const char*, int64_t, const char*, int32_t*);
 inline AddQuads add_quads_for(int64_t rows, int lines) {
-#define FUSEDX_FORMS(R) {add_quads<R, 0>, add_quads<R, 1>, add_quads<R, 2>}
-    static constexpr AddQuads kForms[][3] = {FUSEDX_FORMS(1), FUSEDX_FORMS(2), FUSEDX_FORMS(3), FUSEDX_FORMS(4),
+#define FUSEDX_FORMS(R) {add_quads<R, 0>, add_quads<R, 1>, add_quads<R, 2>, nullptr, add_quads<R, 4>}
+    static constexpr AddQuads kForms[][5] = {FUSEDX_FORMS(1), FUSEDX_FORMS(2), FUSEDX_FORMS(3), FUSEDX_FORMS(4),
                                              FUSEDX_FORMS((kRows < 5 ? kRows : 5)), FUSEDX_FORMS((kRows < 6 ? kRows : 6))};
 #undef FUSEDX_FORMS
     return kForms[rows - 1][lines];
@@ -88,7 +90,7 @@ inline void int8_sums(const RowsView& view, const char* w, int32_t* total) {
         const char* ahead = here + length * kPanelBytes;  // after the panel's last chunk: the next panel
         for (int64_t block = 0; block < view.blocks; ++block) {
             const int64_t first = view.first(block), rows = view.first(block + 1) - first;
-            const int lines = lines_ahead(block, view.blocks);
+            const int lines = lines_ahead(block, view.blocks, rows);
             add_quads_for(rows, lines)(view.x(first) + q * rows * kQuad, here, length, ahead, total + first * kWidePanel);
             ahead += lines * 64 * length;
         }
