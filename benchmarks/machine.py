@@ -16,7 +16,7 @@ def describe() -> dict[str, str]:
         "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",
         "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
-        "versions": _versions("numpy", "torch", "openvino"),
+        "versions": versions("numpy", "torch", "openvino"),
         "commit": _commit(),
     }
 
@@ -50,13 +50,14 @@ def show_gpu() -> dict[str, str]:
     found = device.find_all()[0]
     facts = {"gpu": found.name, **gpu(), "SMs": str(found.target.sms), "L2": f"{found.target.l2 / 2**20:.0f} MiB"}
     facts |= {"memory": f"{found.memory / 2**30:.0f} GiB", "CUDA": found.driver}
-    facts["packages"] = _versions("torch", "triton", "tensorrt", "tensorrt-lean-cu13", "onnxruntime")
+    facts["packages"] = versions("torch", "triton", "tensorrt", "tensorrt-lean-cu13", "onnxruntime")
     for name, text in facts.items():
         print(f"{name:10s} {text}")
     return facts
 
 
-def _versions(*packages: str) -> str:
+def versions(*packages: str) -> str:
+    """Name and version of each, or that it is absent."""
     found = []
     for package in packages:
         try:

@@ -16,7 +16,8 @@ from fusedx.verify import relative_error
 from gpu_bench import plain
 from gpu_bench.figures import NOT_INVARIANT, Row, chain_bytes, chain_operations, extrapolated
 from gpu_bench.setting import Setting
-from gpu_bench.timing import alternate, device_time
+from gpu_bench.timing import device_time
+from turns import alternate
 
 #: Steps that the released semantics are timed for in a quick run.
 QUICK_STEPS = 25

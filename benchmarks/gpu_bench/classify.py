@@ -14,7 +14,8 @@ from fusedx.verify import relative_error
 from gpu_bench import plain
 from gpu_bench.figures import Row
 from gpu_bench.setting import Setting
-from gpu_bench.timing import Clock, alternate, device_time
+from gpu_bench.timing import Clock, device_time
+from turns import alternate
 
 SIDE = 512
 #: Seconds in which the host certainly queues either stretch: what it is late by would be counted as the device's.

@@ -16,7 +16,8 @@ from fusedx.engine.encoder import onnx_file, tensorrt
 from fusedx.verify import relative_error
 from gpu_bench.figures import NOT_INVARIANT, WEIGHT_BYTES, Row
 from gpu_bench.setting import Setting
-from gpu_bench.timing import alternate, device_time
+from gpu_bench.timing import device_time
+from turns import alternate
 
 
 class Encoders:

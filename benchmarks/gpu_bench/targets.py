@@ -3,38 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from gpu_bench.figures import Limits, Row, find, ratio
+from requirement import Target
 
 #: Names that the rows carry.
 SEQUENTIAL, PERSISTENT, RELEASED, HOISTED = "triton bf16", "persistent fp8", "torch.compile released bf16", "torch.compile hoisted bf16"
 ENCODER = "torch bf16"
 FRAME, DEVICE_FRAME = "bf16 triton, host frame", "bf16 triton, device frame"
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """``value``: what was measured, None where it was not.  ``at_least``: larger is better."""
-
-    text: str
-    value: float | None
-    bound: float
-    unit: str
-    at_least: bool
-
-    @property
-    def met(self) -> bool | None:
-        """None where nothing was measured."""
-        if self.value is None:
-            return None
-        return self.value >= self.bound if self.at_least else self.value <= self.bound
-
-    def __str__(self) -> str:
-        verdict = {True: "reached", False: "NOT REACHED", None: "not measured"}[self.met]
-        measured = "" if self.value is None else f": {self.value:.3g} {self.unit}"
-        sign = ">=" if self.at_least else "<="
-        return f"{verdict:12} {self.text}{measured} (must be {sign} {self.bound:g} {self.unit})"
 
 
 def targets(rows: Sequence[Row], limits: Limits) -> list[Target]:

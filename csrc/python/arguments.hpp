@@ -115,3 +115,4 @@ void add_chain(py::module_& m);
 void add_operations(py::module_& m);
 void add_softmax(py::module_& m);
 void add_machine(py::module_& m);
+void add_probes(py::module_& m);

@@ -15,6 +15,7 @@ PYBIND11_MODULE(_native, m) {
         }
     });
     add_machine(m);
+    add_probes(m);
     add_layer(m);
     add_chain(m);
     add_operations(m);

@@ -20,6 +20,7 @@ import machine  # noqa: E402
 import torch_diffmic  # noqa: E402
 from fusedx.engine.schedule import Schedule  # noqa: E402
 from gpu_bench import figures, plain, targets, timing  # noqa: E402
+from turns import alternate  # noqa: E402
 
 LIMITS = figures.Limits(copy=3000, read=3200, matmul=800)
 
@@ -168,10 +169,10 @@ def test_contenders_take_turns_and_another_one_is_first_each_round():
     def contender(name: str):
         return lambda: order.append(name) or float(next(drift))
 
-    seconds = timing.alternate({name: contender(name) for name in "abc"}, 4)
+    seconds = alternate({name: contender(name) for name in "abc"}, 4)
     assert "".join(order) == "abc" + "bca" + "cab" + "abc"
     assert seconds == {"a": [0, 5, 7, 9], "b": [1, 3, 8, 10], "c": [2, 4, 6, 11]}
-    assert timing.alternate({}, 3) == {}
+    assert alternate({}, 3) == {}
 
 
 def test_the_cache_is_replaced_by_other_bytes_each_time():
