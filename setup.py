@@ -1,7 +1,9 @@
 """Builds fusedx._native with CMake, as far as FUSEDX_NATIVE asks for it; everything else is in pyproject.toml.
 
 FUSEDX_NATIVE unset: try, and install as pure Python with one clear line when it does not work; 0: do not try;
-1: fail when it does not work.  The outcome is written to fusedx/_build_info.json, which ``fusedx doctor`` reads.
+1: fail when it does not work.  The outcome is written to fusedx/_build_info.json, which ``fusedx doctor`` reads.  A wheel also holds
+libfusedx and its header (fusedx/lib, fusedx/include), where the openvino package that it links to is there while building; an editable
+installation does not, since the library finds OpenVINO beside the installed package.
 
 FUSEDX_CUDA=1 compiles the CUDA kernels for every supported GPU and ships them, for machines without nvcc; it takes minutes.
 Unset or 0: they are compiled when first needed, for the one GPU that is there.
@@ -9,6 +11,7 @@ Unset or 0: they are compiled when first needed, for the one GPU that is there.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -47,17 +50,17 @@ class BuildNative(build_ext):
         if mode not in ("", "0", "1"):
             raise SystemExit(f"FUSEDX_NATIVE={mode}: expected 0 (off), 1 (required) or unset (best effort)")
         info = {"native": False, "reason": "switched off by FUSEDX_NATIVE=0", "compiler": None, "isas": []}
+        in_tree = self.inplace or self.editable_mode
         built: list[Path] = []
         if mode != "0":
             try:
-                built, found = built_native(Path(self.build_temp).resolve() / "cmake")
+                built, found = built_native(Path(self.build_temp).resolve() / "cmake", library=not in_tree)
                 info.update(native=True, reason=None, **found)
             except NativeBuildError as error:
                 if mode == "1":
                     raise SystemExit(f"fusedx: the native module is required (FUSEDX_NATIVE=1) and {error}") from None
                 print(f"fusedx: installing without the native module: {error}", file=sys.stderr, flush=True)
                 info["reason"] = error.public()
-        in_tree = self.inplace or self.editable_mode
         folder = ROOT / "python" / "fusedx" if in_tree else Path(self.build_lib) / "fusedx"
         try:
             self.made = place(built, info, folder) + cuda_kernels(os.environ.get("FUSEDX_CUDA", ""), folder)
@@ -88,17 +91,29 @@ class BuildWheel(bdist_wheel):
 def place(built: list[Path], info: dict[str, object], folder: Path) -> list[str]:
     """Puts the module and the record of the build into the package folder, and clears what an earlier build left."""
     folder.mkdir(parents=True, exist_ok=True)
-    for stale in folder.glob("_native*"):
+    for stale in (*folder.glob("_native*"), *folder.glob("lib/libfusedx*")):
         stale.unlink()
     record = folder / "_build_info.json"
     record.write_text(json.dumps(info, indent=1) + "\n")
-    return [*(str(shutil.copy2(file, folder)) for file in built), str(record)]
+    return [*(copied(file, folder) for file in built), str(record)]
 
 
-def built_native(build: Path) -> tuple[list[Path], dict[str, object]]:
+def copied(file: Path, folder: Path) -> str:
+    """The module lies in the package itself, the library under the name it is loaded by in lib/, its header in include/fusedx/."""
+    if file.suffix == ".h":
+        to = folder / "include" / "fusedx" / file.name
+    elif file.name.startswith("libfusedx"):
+        to = folder / "lib" / re.sub(r"(\.so\.\d+).*", r"\1", file.name)
+    else:
+        to = folder / file.name
+    to.parent.mkdir(parents=True, exist_ok=True)
+    return str(shutil.copy2(file, to))
+
+
+def built_native(build: Path, *, library: bool) -> tuple[list[Path], dict[str, object]]:
     """:func:`compile_native`; a tool or a folder that the system refuses is a failed build like any other."""
     try:
-        return compile_native(build)
+        return compile_native(build, library=library)
     except OSError as error:
         name = f": {Path(os.fsdecode(error.filename)).name}" if error.filename else ""
         raise NativeBuildError(f"{error.strerror or type(error).__name__}{name}", error.filename) from None
@@ -106,8 +121,8 @@ def built_native(build: Path) -> tuple[list[Path], dict[str, object]]:
         raise NativeBuildError(f"CMake left an unreadable report: {error}") from None
 
 
-def compile_native(build: Path) -> tuple[list[Path], dict[str, object]]:
-    """Configures and builds the module in ``build``: its files, and the compiler and instruction sets."""
+def compile_native(build: Path, *, library: bool) -> tuple[list[Path], dict[str, object]]:
+    """Configures and builds the module, and the library if wanted, in ``build``: their files, and the compiler and instruction sets."""
     cmake = shutil.which("cmake")
     if not cmake:
         raise NativeBuildError("cmake is not on the path")
@@ -120,13 +135,27 @@ def compile_native(build: Path) -> tuple[list[Path], dict[str, object]]:
     ninja = shutil.which("ninja")
     generator = ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"] if ninja else []
     python = [f"-DPython_EXECUTABLE={sys.executable}", f"-Dpybind11_DIR={pybind11.get_cmake_dir()}"]
+    openvino = openvino_cmake() if library else None
+    # Installed beside the openvino package, the library finds it there; in an archive of its own, next to itself.
+    place = [f"-DOpenVINO_DIR={openvino}", "-DFUSEDX_RPATH=$ORIGIN/../../openvino/libs"] if openvino else ["-DFUSEDX_LIBRARY=OFF"]
     log = build / "build.log"
-    run_logged([cmake, "-S", str(ROOT), "-B", str(build), "-DCMAKE_BUILD_TYPE=Release", *generator, *python], log, "configuring failed")
-    run_logged([cmake, "--build", str(build), "--parallel", str(os.cpu_count() or 1)], log, "compiling failed")
+    configure = [cmake, "-S", str(ROOT), "-B", str(build), "-DCMAKE_BUILD_TYPE=Release", *generator, *python, *place]
+    run_logged(configure, log, "configuring failed")
+    targets = ["--target", "_native", *(["fusedx"] if openvino else [])]
+    run_logged([cmake, "--build", str(build), "--parallel", str(os.cpu_count() or 1), *targets], log, "compiling failed")
     built = sorted(build.glob("_native*.so")) + sorted(build.glob("_native*.pyd"))
     if not built:
         raise NativeBuildError("CMake found no Python or pybind11 to build against", f"log: {log}")
+    if openvino:
+        built += [max(build.glob("csrc/libfusedx.so.*"), key=lambda file: len(file.name)), ROOT / "csrc" / "include" / "fusedx" / "fusedx.h"]
     return built, json.loads((build / "built_with.json").read_text())
+
+
+def openvino_cmake() -> Path | None:
+    """The CMake folder of the openvino package; None where it is not installed or came without one."""
+    spec = importlib.util.find_spec("openvino")
+    folder = Path(spec.origin).with_name("cmake") if spec and spec.origin else None
+    return folder if folder and (folder / "OpenVINOConfig.cmake").is_file() else None
 
 
 def cuda_kernels(mode: str, folder: Path) -> list[str]:
