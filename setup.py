@@ -141,11 +141,11 @@ def compile_native(build: Path, *, library: bool) -> tuple[list[Path], dict[str,
     log = build / "build.log"
     configure = [cmake, "-S", str(ROOT), "-B", str(build), "-DCMAKE_BUILD_TYPE=Release", *generator, *python, *place]
     run_logged(configure, log, "configuring failed")
+    if not (build / "csrc" / "python" / "CMakeFiles" / "_native.dir").exists():
+        raise NativeBuildError("CMake found no Python or pybind11 to build against", f"log: {log}")
     targets = ["--target", "_native", *(["fusedx"] if openvino else [])]
     run_logged([cmake, "--build", str(build), "--parallel", str(os.cpu_count() or 1), *targets], log, "compiling failed")
     built = sorted(build.glob("_native*.so")) + sorted(build.glob("_native*.pyd"))
-    if not built:
-        raise NativeBuildError("CMake found no Python or pybind11 to build against", f"log: {log}")
     if openvino:
         built += [max(build.glob("csrc/libfusedx.so.*"), key=lambda file: len(file.name)), ROOT / "csrc" / "include" / "fusedx" / "fusedx.h"]
     return built, json.loads((build / "built_with.json").read_text())
