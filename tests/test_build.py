@@ -142,7 +142,8 @@ def test_sdist_holds_real_folders_and_all_sources(tree):
     (archive,) = (tree / "dist").iterdir()
     members = {m.name.split("/", 1)[1]: m for m in tarfile.open(archive).getmembers() if "/" in m.name}
     for needed in ("CMakeLists.txt", "setup.py", "LICENSE", "csrc/python/bindings.cpp", "csrc/engine/chain.hpp", "csrc/runtime/vec.hpp",
-                   "python/fusedx/engine/errors.py", "python/fusedx/kernels/conditional_layer/panels.cpp", "python/fusedx/kernels/conditional_layer/softplus.hpp"):
+                   "python/fusedx/engine/errors.py", "python/fusedx/kernels/conditional_layer/panels.cpp",
+                   "python/fusedx/kernels/conditional_layer/softplus.hpp"):
         assert members[needed].isfile(), needed
     assert not [n for n, m in members.items() if m.issym() or n.endswith((".so", "_build_info.json"))]
 
