@@ -90,7 +90,7 @@ def test_under_thread_sanitizer(tmp_path_factory, small_model):
     assert " 0 failures" in builds.run(programs / "model_tests", small_model)
 
 
-@pytest.mark.parametrize("name", ["manifest", "safetensors", "onnx"])
+@pytest.mark.parametrize("name", ["manifest", "safetensors", "onnx", "image"])
 def test_fuzzers_briefly(name, checked, small_model, tmp_path):
     seeds.write(tmp_path, [small_model])
     assert "mutations" in builds.run(checked / f"fuzz_{name}", "-runs=1000000", "-seconds=3", tmp_path / name)

@@ -29,7 +29,7 @@ TEST(json_numbers) {
     CHECK(real("1" + zeros + "e-2000") == 1 && real("0." + zeros + "1e2001") == 1);
     for (const std::string& text : std::initializer_list<std::string>{"1e309", "-1e999", "1e99999999999999999999", "1" + zeros + ".5",
                                                                       "1" + zeros + "e-1000",
-                                    "0." + zeros + "1e5000"})
+                                                                      "0." + zeros + "1e5000"})
         REFUSED(json::parse(text), "too large");
     for (const char* text :
          {"01", "+1", "1.", ".5", "1e", "1e+", "-", "--1", "0x1", "1_0", "NaN", "Infinity", "-Infinity", "nan", "1 2", "-01"})
