@@ -129,7 +129,7 @@ def test_numpy_integers_are_integers(model: fusedx.Model) -> None:
         ({"device": "cuda:-1"}, fusedx.ConfigError, "cpu, cuda or cuda:N"),
         ({"device": 0}, fusedx.ConfigError, "cpu, cuda or cuda:N"),
         ({"precision": "fp8"}, fusedx.UnavailableError, "fp8.* is not available on a CPU"),
-        ({"precision": "int8"}, fusedx.UnavailableError, "there is: fp32"),
+        ({"precision": "int2"}, fusedx.UnavailableError, "there is: fp32, bf16, fp16, int8, int4"),
         ({"backend": "natvie"}, fusedx.UnavailableError, "native, python"),
         ({"encoder": "tensorrt"}, fusedx.UnavailableError, "openvino, onnxruntime, torch, reference"),
         ({"encoder_threads": 0}, fusedx.ConfigError, "encoder_threads"),
