@@ -129,7 +129,7 @@ def test_numpy_integers_are_integers(model: fusedx.Model) -> None:
         ({"device": "cuda:-1"}, fusedx.ConfigError, "cpu, cuda or cuda:N"),
         ({"device": 0}, fusedx.ConfigError, "cpu, cuda or cuda:N"),
         ({"precision": "fp8"}, fusedx.UnavailableError, "fp8.* is not available on a CPU"),
-        ({"precision": "int8"}, fusedx.UnavailableError, "there is: fp32"),
+        ({"precision": "int2"}, fusedx.UnavailableError, "there is: fp32, bf16, fp16, int8, int4"),
         ({"backend": "natvie"}, fusedx.UnavailableError, "native, python"),
         ({"encoder": "tensorrt"}, fusedx.UnavailableError, "openvino, onnxruntime, torch, reference"),
         ({"encoder_threads": 0}, fusedx.ConfigError, "encoder_threads"),
@@ -259,8 +259,10 @@ def test_many_draws_are_computed_in_blocks_of_the_same_bits(model: fusedx.Model,
     whole = model.classify([picture] * 2, draws=11)
     monkeypatch.setattr(engine, "MAX_ROWS", 5)
     seen = []
-    eps = type(model._engine.chains.denoiser).eps
-    monkeypatch.setattr(type(model._engine.chains.denoiser), "eps", lambda self, y, *rest: seen.append(len(y)) or eps(self, y, *rest))
+    chains = type(model._engine.chains)
+    run = chains.run
+    rows = lambda noise: noise.shape[1] * noise.shape[2]  # noqa: E731  # draws x images
+    monkeypatch.setattr(chains, "run", lambda self, e, noise, *, keep: seen.append(rows(noise)) or run(self, e, noise, keep=keep))
     parts = model.classify([picture] * 2, draws=11)
     assert max(seen) == 4
     assert [p.scores.tobytes() for p in whole] == [p.scores.tobytes() for p in parts]

@@ -36,6 +36,9 @@ TOLERANCE = {
     ("cuda", "fp16"): 5e-3,
     ("cuda", "fp8"): 5e-2,
 }
+#: The same where the encoder is in int8: about twice 7e-2, the worst stage (patch_attention) of a narrow untrained network against float64
+#: arithmetic on the same int8 weights.  An activation that lies between two steps falls to either side, and the next layers multiply it.
+INT8_ENCODER = 1.5e-1
 #: Synthetic images that are verified when no golden case is given.
 _IMAGES = 2
 _SKIPPED = ("trajectory_stride",)
@@ -113,6 +116,8 @@ def verify(
         reference_model, reference = _reference(compiled, checkpoint)
         expected = reference_model.trace(x, noise)
     tolerance = TOLERANCE["cuda" if gpu else "cpu", engine.chains.precision]
+    if compiled.manifest.encoder_precision == "int8":
+        tolerance = max(tolerance, INT8_ENCODER)
     rows = [Row(name, relative_error(got[name], expected[name]), tolerance) for name in expected if name not in _SKIPPED]
     if golden is None and checkpoint is None and gpu is None and engine.chains.precision == compiled.manifest.precision:
         rows += _self_test(compiled, engine, preparation)

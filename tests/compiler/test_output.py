@@ -239,8 +239,6 @@ def test_disk_that_really_refuses(limit, source, tmp_path, monkeypatch):
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
         with pytest.raises(ModelFormatError, match="cannot be written"):
             compile_checkpoint(source, tmp_path / "m.fusedx")
-        with pytest.raises(OSError):
-            compiling._save_tables({"a": compiling.np.zeros(limit, "f4")}, tmp_path / "t.safetensors")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert [n for n in os.listdir(tmp_path) if "m.fusedx" in n] == []
@@ -262,7 +260,8 @@ def test_killed_in_the_middle(source, tmp_path):
     assert steps_of(compile_checkpoint(source, target).path) == 10
 
 
-def test_two_compilations_give_the_same_bytes(source, tmp_path):
+def test_two_compilations_give_the_same_bytes(source, tmp_path, monkeypatch):
+    monkeypatch.undo()  # the recorded answer is one of the bytes
     v1 = tiny.write_v1(tmp_path / "v1")
     for i, checkpoint in enumerate((source, v1)):
         first = compile_checkpoint(checkpoint, tmp_path / f"a{i}.fusedx").path
