@@ -36,9 +36,8 @@ public:
 
 struct EncoderFile {
     std::string_view model;  // bytes of encoder.onnx, checked; used while it is opened
-    const void* weights;     // encoder.onnx.data, mapped and checked
+    int weights_file;        // encoder.onnx.data, open
     int64_t weights_bytes;
-    int weights_file;        // the open file behind that mapping, or -1
     Family family;
     int64_t classes, features;
 };

@@ -1,4 +1,7 @@
 // encoder.onnx by OpenVINO's C++ runtime, with the settings, and so the bits, of engine/encoder/openvino.py.
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <condition_variable>
 #include <cmath>
@@ -29,16 +32,14 @@ std::shared_ptr<ov::Model> read(const std::string& model, const std::string& pat
     return reader->convert(reader->load(static_cast<std::istream*>(&bytes), path, true));  // true: map the weights
 }
 
-// Maps the weights' open file by its descriptor; where that is not to be had, lets OpenVINO copy the mapped bytes.
+// Has OpenVINO map the open file by its descriptor; where there is no /proc, has it copy the bytes out of a mapping of ours.
 std::shared_ptr<ov::Model> read(const EncoderFile& file) {
-    if (file.weights_file >= 0) {
-        const std::string path = "proc/self/fd/" + std::to_string(file.weights_file);  // OpenVINO takes it as relative to the model's folder
-        try {
-            return read(with_weights_at(file.model, path, 0, file.weights_bytes), "/encoder.onnx");
-        } catch (const ov::Exception&) {  // no /proc; damage is found below once more
-        }
-    }
-    return read(with_weights_at(file.model, kInMemory, reinterpret_cast<uintptr_t>(file.weights), file.weights_bytes), "");
+    const std::string path = "proc/self/fd/" + std::to_string(file.weights_file);  // OpenVINO takes it as relative to the model's folder
+    if (::access(("/" + path).c_str(), R_OK) == 0) return read(with_weights_at(file.model, path, 0, file.weights_bytes), "/encoder.onnx");
+    void* const weights = ::mmap(nullptr, std::max<int64_t>(1, file.weights_bytes), PROT_READ, MAP_SHARED, file.weights_file, 0);
+    if (weights == MAP_FAILED) throw Error(Status::out_of_memory, "encoder.onnx.data cannot be mapped");
+    const std::unique_ptr<void, std::function<void(void*)>> mapping(weights, [&](void* p) { ::munmap(p, std::max<int64_t>(1, file.weights_bytes)); });
+    return read(with_weights_at(file.model, kInMemory, reinterpret_cast<uintptr_t>(weights), file.weights_bytes), "");
 }
 
 // The outputs that the engine needs, by index, in the order of EncoderOutputs.
@@ -62,7 +63,7 @@ public:
             model->reshape(ov::PartialShape{1, 3, kImageSize, kImageSize});
             compiled_ = core_.compile_model(model, "CPU", settings);
         }
-        if (file.weights_file >= 0) release_file_pages(file.weights_file);  // they are packed now, and would count twice
+        release_file_pages(file.weights_file);  // they are packed now, and would count twice
         places_ = {place("prior", file.classes), place("y_global", file.classes), place("y_local", file.classes),
                    place("y_fusion", file.classes), place(file.family == Family::ddim ? "fused_feature" : "feature", file.features),
                    place("patch_locations", 12)};

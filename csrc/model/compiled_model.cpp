@@ -60,24 +60,31 @@ uint64_t physical_memory() {
     return pages > 0 && page > 0 ? static_cast<uint64_t>(pages) * static_cast<uint64_t>(page) : UINT64_MAX;
 }
 
+[[noreturn]] void changed(const Folder& folder, const char* name, const Digest& found, const FileEntry& entry) {
+    throw Error(Status::bad_model, folder.path(name) + " was changed after compiling: its SHA-256 is " + hexadecimal(found) +
+                                       ", the manifest says " + entry.sha256);
+}
+
 FileBytes read_file(const Folder& folder, const char* name, const Manifest& manifest, bool verify) {
     const FileEntry& entry = manifest.files.at(name);
     Digest digest;
     FileBytes bytes = FileBytes::read(folder, name, entry.bytes, verify ? &digest : nullptr);
-    if (verify && hexadecimal(digest) != entry.sha256)
-        throw Error(Status::bad_model, folder.path(name) + " was changed after compiling: its SHA-256 is " + hexadecimal(digest) +
-                                           ", the manifest says " + entry.sha256);
+    if (verify && hexadecimal(digest) != entry.sha256) changed(folder, name, digest, entry);
     return bytes;
 }
 
-void open_encoder(const Folder& folder, CompiledModel& model, bool verify) {
-    model.encoder = read_file(folder, kEncoder, model.manifest, verify);
-    model.encoder_data = read_file(folder, kData, model.manifest, verify);
+void open_encoder(const Folder& folder, CompiledModel& model, const OpenOptions& options) {
+    const FileEntry& data = model.manifest.files.at(kData);
+    model.encoder = read_file(folder, kEncoder, model.manifest, options.verify);
+    model.encoder_data = FileBytes::map(folder, kData, data.bytes);
     try {
         const onnx::Graph graph = onnx::read(model.encoder.bytes(), model.encoder_data.bytes());
         onnx::check(graph);
         onnx::check_network(graph, model.manifest.network);
-        if (verify) onnx::check_finite(graph);
+        if (options.graph_checked) options.graph_checked(model);
+        if (!options.verify) return;
+        if (const Digest found = model.encoder_data.digest(); hexadecimal(found) != data.sha256) changed(folder, kData, found, data);
+        onnx::check_finite(graph);
     } catch (const Malformed& error) {
         throw Error(Status::bad_model,
                     folder.path(kEncoder) + " is not an encoder graph that fusedx wrote for this manifest: " + error.what());
@@ -133,7 +140,7 @@ CompiledModel open_folder(const std::string& path, const OpenOptions& options) {
         throw Error(error.status, folder.path("") + error.what());
     }
     check_sizes(folder, model.manifest, options.max_bytes ? options.max_bytes : physical_memory());
-    both(options.threads > 1, [&] { open_encoder(folder, model, options.verify); },
+    both(options.threads > 1, [&] { open_encoder(folder, model, options); },
          [&] { open_denoiser(folder, model, options.verify); });
     return model;
 }

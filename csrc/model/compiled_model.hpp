@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 
 #include "engine/chain.hpp"
@@ -21,7 +22,7 @@ struct CompiledModel {
     std::string manifest_text;  // manifest.json, byte for byte
     std::string digest;         // SHA-256 of it in hexadecimal: it covers everything else
 
-    // The bytes that were checked.  Give them back (release) once they are packed.
+    // The bytes that were checked; encoder_data is a mapping.  Give them back (release) once they are packed.
     FileBytes encoder, encoder_data;
 
     // Views of bytes that this object holds, and keeps holding when it is moved.
@@ -40,6 +41,9 @@ struct OpenOptions {
     bool verify = true;      // every file's SHA-256, and that all weights are finite
     int threads = 2;         // encoder and denoiser are read at the same time where this is more than 1
     uint64_t max_bytes = 0;  // of the files together; 0: the machine's memory
+    // Called, maybe on another thread, once the encoder's graph has passed every check but its weights are not hashed yet, so that
+    // compiling it can begin meanwhile.  What it started must not be used if open_model then throws.
+    std::function<void(const CompiledModel&)> graph_checked;
 };
 
 // Reads everything, checks it, and keeps it in memory; nothing is read from the folder afterwards.

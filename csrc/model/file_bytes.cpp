@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <system_error>
 #include <utility>
+#include <vector>
 
 #include "error.hpp"
 
@@ -52,6 +53,23 @@ size_t read_fully(int fd, uint8_t* to, size_t size, const std::string& path) {
     return done;
 }
 
+// A regular file of exactly `size` bytes, open for reading.
+int open_file(const Folder& folder, const std::string& name, uint64_t size) {
+    const std::string path = folder.path(name);
+    // Opening a pipe or a device would wait or act, so the name is looked at first and what was opened once more.
+    folder.size(name);
+    const int fd = ::openat(folder.descriptor(), name.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (fd < 0) cannot_read(path, errno);
+    struct stat status;
+    const int failure = ::fstat(fd, &status) != 0 ? errno : 0;
+    if (failure == 0 && S_ISREG(status.st_mode) && static_cast<uint64_t>(status.st_size) == size) return fd;
+    ::close(fd);
+    if (failure != 0) cannot_read(path, failure);
+    if (!S_ISREG(status.st_mode)) missing(path);
+    throw Error(Status::bad_model, path + " has " + std::to_string(status.st_size) + " bytes, expected " + std::to_string(size) +
+                                       ": incomplete or changed");
+}
+
 }  // namespace
 
 Folder::Folder(const std::string& path) : path_(path), descriptor_(-1) {
@@ -80,31 +98,25 @@ uint64_t Folder::size(const std::string& name) const {
     return static_cast<uint64_t>(status.st_size);
 }
 
-FileBytes::FileBytes(FileBytes&& other) noexcept : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+FileBytes::FileBytes(FileBytes&& other) noexcept
+    : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)), descriptor_(std::exchange(other.descriptor_, -1)) {}
 
 FileBytes& FileBytes::operator=(FileBytes&& other) noexcept {
     std::swap(data_, other.data_);
     std::swap(size_, other.size_);
+    std::swap(descriptor_, other.descriptor_);
     if (this != &other) FileBytes gone(std::move(other));
     return *this;
 }
 
 FileBytes::~FileBytes() {
     if (data_) ::munmap(data_, size_);
+    if (descriptor_ >= 0) ::close(descriptor_);
 }
 
 FileBytes FileBytes::read(const Folder& folder, const std::string& name, uint64_t size, Digest* digest) {
     const std::string path = folder.path(name);
-    // Opening a pipe or a device would wait or act, so the name is looked at first and what was opened once more.
-    folder.size(name);
-    const Descriptor file(::openat(folder.descriptor(), name.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
-    if (file.fd < 0) cannot_read(path, errno);
-    struct stat status;
-    if (::fstat(file.fd, &status) != 0) cannot_read(path, errno);
-    if (!S_ISREG(status.st_mode)) missing(path);
-    if (static_cast<uint64_t>(status.st_size) != size)
-        throw Error(Status::bad_model, path + " has " + std::to_string(status.st_size) + " bytes, expected " + std::to_string(size) +
-                                           ": incomplete or changed");
+    const Descriptor file(open_file(folder, name, size));
     FileBytes whole;
     Sha256 hash;
     if (size) {
@@ -125,6 +137,30 @@ FileBytes FileBytes::read(const Folder& folder, const std::string& name, uint64_
     }
     if (digest) *digest = hash.finish();
     return whole;
+}
+
+FileBytes FileBytes::map(const Folder& folder, const std::string& name, uint64_t size) {
+    FileBytes whole;
+    whole.descriptor_ = open_file(folder, name, size);
+    if (size == 0) return whole;
+    void* memory = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, whole.descriptor_, 0);
+    if (memory == MAP_FAILED) throw Error(Status::out_of_memory, folder.path(name) + " cannot be mapped: " + reason(errno));
+    whole.data_ = static_cast<uint8_t*>(memory);
+    whole.size_ = size;
+    return whole;
+}
+
+Digest FileBytes::digest() const {
+    Sha256 hash;
+    std::vector<uint8_t> piece(std::min(size_, kPiece));
+    for (size_t at = 0; at < size_;) {
+        const ssize_t n = ::pread(descriptor_, piece.data(), std::min(kPiece, size_ - at), static_cast<off_t>(at));
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) throw Error(Status::bad_model, "a model's file became shorter, or unreadable, while it was read; copy the whole folder again");
+        hash.update(piece.data(), static_cast<size_t>(n));
+        at += static_cast<size_t>(n);
+    }
+    return hash.finish();
 }
 
 void FileBytes::release(Bytes part) {
