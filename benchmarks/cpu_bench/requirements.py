@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+
 from cpu_bench import chain_part, limits, opening, whole
 from cpu_bench.contender import FUSEDX
 from cpu_bench.results import Results, Row
@@ -17,9 +19,9 @@ def requirements(results: Results) -> list[Target]:
     found = [_speedup(results, *wanted) for wanted in SPEEDUPS]
     for precision in ("int8", "bf16"):
         text = f"chain, 1 row {precision}: weights at a share of the read bandwidth of as many bytes"
-        share = _share(_own(results, 1, precision), "gb_s", results.limits.get(limits.bandwidth_name(precision)))
+        share = _share(_own(results, 1, precision), limits.bandwidth_name(precision))
         found.append(Target(text, share, 85, "%", True, "whole step, its other layers and update included"))
-    rate = _share(_own(results, 32, "int8"), "gop_s", results.limits.get(limits.VNNI))
+    rate = _share(_own(results, 32, "int8"), limits.VNNI)
     found.append(Target("chain, 32 rows int8: share of the register-only VNNI rate", rate, 60, "%", True, "whole step"))
     found.append(_end_to_end(results))
     return found + _opening(results)
@@ -47,13 +49,13 @@ def _speedup(results: Results, rows: int, precision: str, bound: float) -> Targe
 
 def _least_milliseconds(results: Results, own: Row) -> float | None:
     """Of the two wide layers in this format: their bytes at the read bandwidth, or their products at the register-only rate."""
-    read = results.limits.get(limits.bandwidth_name(own.precision))
-    products = results.limits.get(limits.VNNI if own.precision.startswith("int") else limits.FMA)
+    read, products = (results.limit(name(own.precision)) for name in (limits.bandwidth_name, limits.products_name))
     return max(own.moved / read, own.operations / products) / 1e6 if read and products else None
 
 
-def _share(row: Row | None, rate: str, limit: float | None) -> float | None:
-    return None if row is None or not limit else 100 * getattr(row, rate) / limit
+def _share(row: Row | None, limit: str) -> float | None:
+    """Per cent: the median of the rounds, each against the limit measured beside it."""
+    return 100 * statistics.median(row.shares[limit]) if row is not None and row.shares.get(limit) else None
 
 
 def _end_to_end(results: Results) -> Target:
