@@ -16,7 +16,7 @@ pytest.importorskip("onnxruntime", reason="needs onnxruntime")
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "tools")]
 import bench_cpu  # noqa: E402
-from cpu_bench import chain_part, fusedx_forms, limits, onnxruntime_forms, requirements, results, torch_forms  # noqa: E402
+from cpu_bench import chain_part, fusedx_forms, limits, onnxruntime_forms, requirements, results, torch_forms, whole  # noqa: E402
 from cpu_bench.contender import Form, Opened  # noqa: E402
 from cpu_bench.problem import exact_eps, relative_error  # noqa: E402
 from fusedx import golden  # noqa: E402
@@ -130,6 +130,15 @@ def test_a_requirement_is_judged_against_the_fastest_library_of_all_with_the_oth
     rate = by_text["chain, 32 rows int8: share of the register-only VNNI rate"]
     assert rate.value == pytest.approx(50.0) and rate.met is False
     assert requirements.requirements(everything(0.3))[0].met is True
+
+
+def test_end_to_end_is_not_won_by_four_bits():
+    found = everything()
+    for name, precision, ms in ((whole.RELEASED, "fp32", 12000.0), ("fusedx a", "int8", 600.0), ("fusedx b", "int4", 200.0)):
+        found.rows.append(results.Row(whole.PART, name, "any", precision, 1, [ms], error=1e-3))
+    target = next(t for t in requirements.requirements(found) if "end to end" in t.text)
+    assert target.value == pytest.approx(20.0) and target.met is False
+    assert "60.0 x fusedx b, error 1e-03" in target.note
 
 
 def test_nothing_measured_is_no_requirement_met(tmp_path):
