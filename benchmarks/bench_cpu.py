@@ -10,8 +10,9 @@ The model is a golden case, by default v1-isic (DiffMIC for 7 classes, F 6144, 2
     opening     a full-width int8 model to its first prediction, in fresh processes, from C (--prefix: an installed libfusedx) and Python
 
 Contenders take turns within each round, each after a rest and an untimed run.  GB/s and GOP/s count the two wide layers and the time of
-the whole step.  eps err is of one step against float64, error of the golden case's final state after all its steps.  A library's threads
-are as many as fusedx's.  "others" is the share of the processors that other processes took: figures with much of it mean little.
+the whole step; a share is against the limit measured beside it in the same round.  eps err is of one step against float64, error of the
+golden case's final state after all its steps.  A library's threads are as many as fusedx's.  Figures taken while other processes had
+much of the processors mean little: their share is reported.
 
 Exit status: 0 measured, whether or not the requirements are met; 1 something was left out, and is named.
 """
@@ -31,7 +32,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "python"), str(ROOT / "tools"), str(ROOT / "benchmarks")]
 import machine  # noqa: E402
-from cpu_bench import chain_part, limits, opening  # noqa: E402
+from cpu_bench import chain_part, opening  # noqa: E402
 from cpu_bench.company import others  # noqa: E402
 from cpu_bench.contender import Form  # noqa: E402
 from cpu_bench.problem import Problem  # noqa: E402
@@ -77,7 +78,7 @@ def main() -> int:
         print(f"{HEADER}\n{'-' * len(HEADER)}")
         parts = {
             "chain": lambda: run_chain(results, case, open_model(compiled["fp32"], verify=False), args, threads),
-            "whole": lambda: run_whole(results, case, checkpoint, compiled, args),
+            "whole": lambda: run_whole(results, case, checkpoint, compiled, args, folder),
             "opening": lambda: run_opening(results, compiled["int8"], args, folder),
         }
         for name in args.parts.split(","):
@@ -85,8 +86,8 @@ def main() -> int:
                 parts[name]()
     print()
     targets = requirements(results)
-    for limit, value in results.limits.items():
-        print(f"{limit}: {value:.1f}")
+    for limit, values in results.limits.items():
+        print(f"{limit}: {statistics.median(values):.1f}, from {min(values):.1f} to {max(values):.1f}")
     for part, share in results.others.items():
         print(f"{part}: other processes took {share:.0%} of the processors")
     print("\n" + "\n".join(map(str, targets)) + f"\n\n{time.monotonic() - started:.0f} s in all")
@@ -126,25 +127,15 @@ def make_problem(case: golden.GoldenCase, model: CompiledModel, rows: int, steps
 
 
 def run_chain(results: Results, case: golden.GoldenCase, model: CompiledModel, args: argparse.Namespace, threads: int) -> None:
-    """Heats, finals, and the machine's limits before and after: the larger of the two medians counts."""
+    """Heats and finals, by rows."""
     from cpu_bench import fusedx_forms
 
     makers = library_forms(args.libraries.split(","), threads)
-    seconds, found = (0.02, 1) if args.quick else (0.2, 3)
-    seen: dict[str, list[float]] = {}
-
-    def probe() -> None:
-        for name, run in limits.probes(make_problem(case, model, 1, 1), PRECISIONS, seconds).items():
-            seen.setdefault(name, []).append(statistics.median(run() for _ in range(found)))
-
-    probe()
     for rows in map(int, args.rows.split(",")):
         problem = make_problem(case, model, rows, args.steps if rows <= 16 else max(2, args.steps // 2))
         own = fusedx_forms.forms(model.manifest.network, CHAINS[rows])
         expected = case.expected["y_final"][:1] if rows == 1 else None
         chain_part.measure(results, problem, makers if rows in AGAINST else [], own, args.rounds, expected)
-    probe()
-    results.limits.update({name: max(values) for name, values in seen.items()})
 
 
 def library_forms(names: list[str], threads: int) -> list[list[Form]]:
@@ -167,13 +158,23 @@ def library_forms(names: list[str], threads: int) -> list[list[Form]]:
     return [[form for form in found if form.library == name] for name in LIBRARIES if name in names]
 
 
-def run_whole(results: Results, case: golden.GoldenCase, checkpoint: Path, compiled: dict[str, Path], args: argparse.Namespace) -> None:
-    """The chain in each precision; the encoder in float32."""
+def run_whole(
+    results: Results, case: golden.GoldenCase, checkpoint: Path, compiled: dict[str, Path], args: argparse.Namespace, folder: Path
+) -> None:
+    """The chain in each precision with the encoder in float32, and both in int8 (calibrated on the demonstration's pictures)."""
     import fusedx
     from cpu_bench import whole
 
     precisions = PRECISIONS[:1] + PRECISIONS[-2:] if args.quick else PRECISIONS
     models = {whole.name(p, "fp32"): fusedx.load(compiled["fp32"], precision=p, verify=False) for p in precisions}
+    if not args.quick:
+        try:
+            small = folder / "int8-encoder.fusedx"
+            pictures = ROOT / "python" / "fusedx" / "demo" / "images"
+            fusedx.compile_checkpoint(checkpoint, small, precision="int8", encoder_precision="int8", calibration=pictures)
+            models[whole.name("int8", "int8")] = fusedx.load(small, verify=False)
+        except fusedx.FusedxError as error:
+            results.leave_out("end to end, encoder int8", error)
     whole.measure(results, checkpoint, case, models, rounds=1 if args.quick else 2)
 
 

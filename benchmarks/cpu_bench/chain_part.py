@@ -2,6 +2,9 @@
 
 Heats keep memory bounded, and a library's best form by rows is known only after them.  Before each timed chain there is a rest and an
 untimed chain: threads of the contender before may spin for milliseconds after their work, and would take the processor from the next.
+
+Right after each form of fusedx its limits are measured, in every round: on a rented machine the bandwidth that the neighbours leave may
+double from one minute to the next, and only a limit of the same moment says how near a kernel came.
 """
 
 from __future__ import annotations
@@ -12,12 +15,14 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
+from cpu_bench import limits
 from cpu_bench.contender import BITS, FUSEDX, Form, Opened
 from cpu_bench.problem import Problem, exact_eps, relative_error
 from cpu_bench.results import Results, Row
 from turns import alternate
 
 REST = 0.03  # seconds; longer than any library's threads were seen to spin
+PROBE = 0.1  # seconds
 PART, HEAT = "chain", "heat"
 
 
@@ -55,10 +60,21 @@ def _rounds(
             opened[form.name] = form, ready
         except Exception as error:  # a format that a library does not take here must not cost the others
             results.leave_out(f"{part}, {problem.rows} rows, {form.name}", error)
-    seconds = alternate({name: _timed(ready.chain) for name, (_, ready) in opened.items()}, rounds)
+    contenders: dict[str, Callable[[], float]] = {}
+    for name, (form, ready) in opened.items():
+        contenders[name] = _timed(ready.chain)
+        if form.library == FUSEDX:
+            contenders |= {f"{name}: {limit}": run for limit, run in limits.probes(problem, form.precision, PROBE).items()}
+    seconds = alternate(contenders, rounds)
     rows = []
     for name, (form, ready) in opened.items():
         row = _row(part, problem, form, ready, seconds[name], exact, expected if part == PART else None)
+        for limit in (limits.bandwidth_name(form.precision), limits.products_name(form.precision)):
+            for milliseconds, rate in zip(row.milliseconds, seconds.get(f"{name}: {limit}", []), strict=False):
+                results.limits.setdefault(limit, []).append(rate)
+                done = row.moved if limit == limits.bandwidth_name(form.precision) else row.operations
+                if rate:
+                    row.shares.setdefault(limit, []).append(done / milliseconds / 1e6 / rate)
         results.add(row)
         rows.append(row)
     opened.clear()

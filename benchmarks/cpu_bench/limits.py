@@ -14,17 +14,20 @@ def bandwidth_name(precision: str) -> str:
     return f"read {precision} weights, GB/s"
 
 
-VNNI, FMA, BF16 = "int8 products on registers, GOP/s", "fp32 products on registers, GOP/s", "bf16 products on registers, GOP/s"
+VNNI, FMA = "int8 products on registers, GOP/s", "fp32 products on registers, GOP/s"
 
 
-def probes(problem: Problem, precisions: tuple[str, ...], seconds: float) -> dict[str, Callable[[], float]]:
-    """Limit's name -> its measurement.  A bandwidth is of exactly as many bytes as the two wide layers have."""
+def products_name(precision: str) -> str:
+    """Of the limit for a precision's products: integers are multiplied as such, everything else in float32."""
+    return VNNI if precision.startswith("int") else FMA
+
+
+def probes(problem: Problem, precision: str, seconds: float) -> dict[str, Callable[[], float]]:
+    """Limit's name -> its measurement, for one precision of fusedx.  The bandwidth is of exactly as many bytes as the wide layers have."""
     native = native_module.require("the benchmark's probes")
-    wide = problem.tables.weight2.size + problem.tables.weight3.size
-    found: dict[str, Callable[[], float]] = {}
-    for p in precisions:
-        size = max(1 << 20, wide * BITS[p] // 8)
-        found[bandwidth_name(p)] = lambda size=size: native._read_bandwidth(size, seconds) / 1e9
-    for name, arithmetic in ((VNNI, "int8"), (FMA, "fp32"), (BF16, "bf16")):
-        found[name] = lambda arithmetic=arithmetic: native._register_rate(arithmetic, seconds) / 1e9
-    return found
+    size = max(1 << 20, (problem.tables.weight2.size + problem.tables.weight3.size) * BITS[precision] // 8)
+    arithmetic = "int8" if products_name(precision) == VNNI else "fp32"
+    return {
+        bandwidth_name(precision): lambda: native._read_bandwidth(size, seconds) / 1e9,
+        products_name(precision): lambda: native._register_rate(arithmetic, seconds) / 1e9,
+    }

@@ -18,6 +18,7 @@ class Row:
     (end to end), of opening to first prediction.  moved, operations: of the two wide layers in that time, 0 where not counted.
     eps_error: of the first step's eps against float64; error: of the final state against the golden case.  resident, peak, weights:
     bytes of memory after the first prediction, at most until then, and of packed weights and encoder in files.  None: not measured.
+    shares: name of a limit -> what part of it was reached, one entry a round.
     """
 
     part: str
@@ -34,6 +35,7 @@ class Row:
     peak: int | None = None
     weights: int | None = None
     note: str = ""
+    shares: dict[str, list[float]] = field(default_factory=dict)
 
     @property
     def median(self) -> float:
@@ -53,11 +55,11 @@ class Row:
 
 @dataclass
 class Results:
-    """``limits``: name -> GB/s or GOP/s.  ``others``: the largest share of the processors that other processes took in each part."""
+    """``limits``: name -> GB/s or GOP/s as measured, one entry a round.  ``others``: part -> share of the processors that others had."""
 
     facts: dict[str, object]
     rows: list[Row] = field(default_factory=list)
-    limits: dict[str, float] = field(default_factory=dict)
+    limits: dict[str, list[float]] = field(default_factory=dict)
     others: dict[str, float] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
 
@@ -76,6 +78,10 @@ class Results:
     def find(self, part: str, name: str, rows: int) -> Row | None:
         """The last such row."""
         return next((r for r in reversed(self.rows) if (r.part, r.name, r.rows) == (part, name, rows)), None)
+
+    def limit(self, name: str) -> float | None:
+        """The median of what was measured."""
+        return statistics.median(self.limits[name]) if self.limits.get(name) else None
 
     def write(self, path: Path, targets: list[Target]) -> None:
         """JSON."""
