@@ -208,12 +208,12 @@ def test_exit_neither_hangs_nor_crashes(ending):
 def test_a_bad_setting_is_refused_when_a_denoiser_is_made(setting, value, allowed):
     """By the call that asks for it, and as fusedx's own error by the backend, before it looks at any weight."""
     code = f"""
-from fusedx.engine.backends.native import NativeDenoiser
+from fusedx.engine.backends.native import NativeChains
 from fusedx.engine.errors import ConfigError
 for _ in range(2):
     try: _native.{"threads" if setting == "FUSEDX_THREADS" else "isa"}()
     except ValueError as error: print(error)
-try: NativeDenoiser(None)
+try: NativeChains(None)
 except ConfigError as error: print(error)
 """
     lines = printed(code, light=True, **{setting: value}).splitlines()
