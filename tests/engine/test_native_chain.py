@@ -65,7 +65,8 @@ def inputs(arrays: dict[str, np.ndarray], family: str, images: int, draws: int) 
     if family == "ddim":
         ends = {name: rng.standard_normal((images, classes)) for name in ("y_global", "y_local")}
         return ends | {"fused_feature": feature}, rng.random((2, draws, images, classes))
-    return {"prior": rng.random((images, classes)), "feature": feature}, rng.standard_normal((len(arrays["scale1"]), draws, images, classes))
+    noise = rng.standard_normal((len(arrays["scale1"]), draws, images, classes))
+    return {"prior": rng.random((images, classes)), "feature": feature}, noise
 
 
 class LayerDenoiser:
