@@ -1,4 +1,4 @@
-"""Class Chain against the readable loops of engine/sampler.py: the same bits, in any company, on any instruction set and number of threads."""
+"""Class Chain against the readable loops of engine/sampler.py: the same bits, in any company, on any instruction set and threads."""
 
 import os
 import signal
@@ -54,7 +54,7 @@ def in_precision(arrays: dict[str, np.ndarray], precision: str) -> dict[str, np.
     return rest | {f"{name}.{part}": array for name, of in parts.items() for part, array in of.items()}
 
 
-def made(arrays: dict[str, np.ndarray], precision: str = "fp32", family: str = "posterior", noise_prior: bool = False, isa: str = ""):
+def made(arrays: dict, precision: str = "fp32", family: str = "posterior", noise_prior: bool = False, isa: str = ""):
     return native_module.native.Chain(in_precision(arrays, precision), precision, family, noise_prior, isa)
 
 
@@ -65,7 +65,8 @@ def inputs(arrays: dict[str, np.ndarray], family: str, images: int, draws: int) 
     if family == "ddim":
         ends = {name: rng.standard_normal((images, classes)) for name in ("y_global", "y_local")}
         return ends | {"fused_feature": feature}, rng.random((2, draws, images, classes))
-    return {"prior": rng.random((images, classes)), "feature": feature}, rng.standard_normal((len(arrays["scale1"]), draws, images, classes))
+    noise = rng.standard_normal((len(arrays["scale1"]), draws, images, classes))
+    return {"prior": rng.random((images, classes)), "feature": feature}, noise
 
 
 class LayerDenoiser:
@@ -89,7 +90,7 @@ class LayerDenoiser:
         return layer.run_projected(u, self.third, a["scale3"], a["shift3"], step, *last)
 
 
-def readable(denoiser, arrays: dict[str, np.ndarray], family: str, encoded: dict[str, np.ndarray], noise: np.ndarray, noise_prior: bool = False):
+def readable(denoiser, arrays: dict, family: str, encoded: dict[str, np.ndarray], noise: np.ndarray, noise_prior: bool = False):
     of = schedule(len(arrays["scale1"]))
     if family == "ddim":
         ends = encoded["y_global"], encoded["y_local"]
@@ -244,13 +245,15 @@ except KeyboardInterrupt:
 
 
 def test_a_long_run_can_be_interrupted_and_the_chain_lives_on():
-    done = subprocess.run([sys.executable, "-c", INTERRUPTED], env={**os.environ, "PYTHONPATH": PATH}, capture_output=True, text=True, timeout=120)
+    environment = {**os.environ, "PYTHONPATH": PATH}
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], env=environment, capture_output=True, text=True, timeout=120)
     assert done.stdout.strip() == "interrupted (1, 1, 5)", done.stderr
 
 
 def test_a_process_that_is_ended_in_the_middle_of_a_run_ends_at_once():
     code = LONG + "print('go', flush=True)\nwhile True: chain.run(*case)"
-    with subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": PATH}, stdout=subprocess.PIPE, text=True) as process:
+    environment = {**os.environ, "PYTHONPATH": PATH}
+    with subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdout.readline() == "go\n"
         time.sleep(0.3)
         process.send_signal(signal.SIGTERM)
@@ -276,7 +279,8 @@ def changed(name, change):
 
 
 @pytest.mark.parametrize("change, complaint", [
-    (without("weight_y"), "weight_y: missing"), (without("weight3"), "weight3: missing"), (without("coefficients"), "coefficients: missing"),
+    (without("weight_y"), "weight_y: missing"), (without("weight3"), "weight3: missing"),
+    (without("coefficients"), "coefficients: missing"),
     (changed("weight_y", lambda x: x.astype(np.float64)), r"weight_y: expected float32\[\?, \?\]"),
     (changed("weight_y", lambda x: x[:, :0]), "weight_y: expected at least one element"),
     (changed("weight2", lambda x: x[1:]), r"weight2: expected float32\[70, 70\], got float32\[69, 70\]"),
