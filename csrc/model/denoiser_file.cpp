@@ -28,6 +28,35 @@ void add_matrix(Tensors& tensors, const std::string& name, WeightFormat format, 
     }
 }
 
+// Weights of outputs and inputs past F, which packed.py stores as zero and the kernels take for it.
+bool padding_is_zero(const uint8_t* panels, WeightFormat format, int64_t f) {
+    const int64_t wide = whole_parts(f, 64), last = f % 64;
+    const auto zero = [](const uint8_t* begin, int64_t bytes, uint8_t value) {
+        return std::all_of(begin, begin + bytes, [&](uint8_t b) { return b == value; });
+    };
+    if (format == WeightFormat::bf16 || format == WeightFormat::fp16) {  // [narrow, F, 32], two bytes each
+        const int64_t used = f % 32 ? f % 32 : 32, start = (whole_parts(f, 32) - 1) * f;
+        for (int64_t k = 0; k < f; ++k)
+            if (!zero(panels + 2 * ((start + k) * 32 + used), 2 * (32 - used), 0)) return false;
+    } else if (format == WeightFormat::int8) {  // [wide, quads, 64, 4]
+        const int64_t quads = whole_parts(f, 4);
+        for (int64_t q = 0; last && q < quads; ++q)
+            if (!zero(panels + (((wide - 1) * quads + q) * 64 + last) * 4, (64 - last) * 4, 0)) return false;
+        for (int64_t n = 0; f % 4 && n < wide * 64; ++n)
+            if (!zero(panels + ((n / 64 * quads + quads - 1) * 64 + n % 64) * 4 + f % 4, 4 - f % 4, 0)) return false;
+    } else if (format == WeightFormat::int4 && last) {  // [wide, groups, 8, 64, 4]; 8 is zero, inputs 4 j + b and 32 + 4 j + b
+        for (int64_t row = 0; row < wide * 8; ++row)  // group and j of the last panel
+            if (!zero(panels + (((wide - 1) * wide * 8 + row) * 64 + last) * 4, (64 - last) * 4, 0x88)) return false;
+        for (int64_t panel = 0; panel < wide; ++panel)
+            for (int64_t i = 0; i < 8 * 64 * 4; ++i) {
+                const int64_t input = (wide - 1) * 64 + i / 256 * 4 + i % 4;
+                const uint8_t byte = panels[((panel * wide + wide - 1) * 8 * 64 * 4) + i];
+                if ((input >= f && (byte & 15) != 8) || (input + 32 >= f && byte >> 4 != 8)) return false;
+            }
+    }
+    return true;
+}
+
 PackedView matrix(const Tensors& tensors, const std::string& name, WeightFormat format, int64_t f) {
     PackedView view{format, f, f, nullptr, nullptr, 0};
     if (format == WeightFormat::fp32) {
@@ -80,6 +109,10 @@ DenoiserView view_denoiser(const Tensors& tensors, const Manifest& manifest, boo
     }
     const auto data = [&](const std::string& name) { return reinterpret_cast<const float*>(tensors.at(name).bytes.data()); };
     const int64_t f = manifest.network.feature_dim;
+    for (const char* name : {"weight2.panels", "weight3.panels"})
+        if (const auto found = tensors.find(name); finite && found != tensors.end())
+            if (!padding_is_zero(found->second.bytes.data(), manifest.weights, f))
+                throw Malformed(std::string(name) + " has weights of outputs or inputs that the network has not");
     DenoiserView view{};
     view.features = f;
     view.classes = manifest.network.num_classes;

@@ -13,7 +13,7 @@ namespace fusedx {
 using Tensors = std::map<std::string, Tensor>;
 
 // Tensors by name, all of the shapes and types that the manifest implies; Malformed names the first that is not.
-// finite: refuse NaN and infinity too.
+// finite: refuse NaN and infinity too, and padding that is not zero.
 DenoiserView view_denoiser(const Tensors& tensors, const Manifest& manifest, bool finite);
 
 // Name -> shape and type, as engine/denoiser.py::stored_shapes; `bytes` of the tensors are empty.

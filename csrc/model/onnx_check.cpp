@@ -74,7 +74,8 @@ int64_t element(const Tensor& indices, size_t i) {  // of any alignment
 }
 
 bool are_places(const Tensor& indices) {
-    if (indices.dtype != Dtype::i64 || indices.bytes.empty()) return false;
+    constexpr size_t kMost = 1024;  // fusedx gathers at one; any number of nodes may name the same constant
+    if (indices.dtype != Dtype::i64 || indices.bytes.empty() || indices.bytes.size() > 8 * kMost) return false;
     for (size_t i = 0; i < indices.bytes.size() / 8; ++i)
         if (element(indices, i) < 0) return false;
     return true;

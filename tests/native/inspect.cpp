@@ -42,7 +42,8 @@ std::string inspect(const std::vector<std::string>& words) {
         const auto start = std::chrono::steady_clock::now();
         const CompiledModel model = open_model(words.at(1), {.verify = what == "model"});
         const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-        return model.manifest.network.family + " " + model.manifest.precision + " " + model.digest + " " + std::to_string(seconds.count()) + " s";
+        const Manifest& m = model.manifest;
+        return m.network.family + " " + m.precision + " " + model.digest + " " + std::to_string(seconds.count()) + " s";
     }
     const Whole file(words.at(1));
     if (what == "json") return json::shown(json::parse(file.text()));

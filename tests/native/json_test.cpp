@@ -7,7 +7,8 @@
 using namespace fusedx;
 
 TEST(json_values) {
-    const json::Value value = json::parse(" {\"a\": [1, -2.5e3, null, true, \"\\u00e9\\ud83d\\ude00\"], \"b\\n\": {\"\": {}}, \"c\": 1E2}\r\n\t");
+    const json::Value value =
+        json::parse(" {\"a\": [1, -2.5e3, null, true, \"\\u00e9\\ud83d\\ude00\"], \"b\\n\": {\"\": {}}, \"c\": 1E2}\r\n\t");
     const json::Array& a = *value.find("a")->get<json::Array>();
     CHECK(a.size() == 5 && a[0].get<json::Integer>()->magnitude == 1 && *a[1].get<double>() == -2500.0 && a[2].get<json::Null>());
     CHECK(*a[3].get<bool>() && *a[4].get<std::string>() == "\xc3\xa9\xf0\x9f\x98\x80");
@@ -26,10 +27,12 @@ TEST(json_numbers) {
     const std::string zeros(2000, '0');
     CHECK(real("0." + zeros + "1") == 0 && real("0." + zeros + "1e1500") == 0 && real("1" + zeros + "e-3000") == 0);
     CHECK(real("1" + zeros + "e-2000") == 1 && real("0." + zeros + "1e2001") == 1);
-    for (const std::string& text : std::initializer_list<std::string>{"1e309", "-1e999", "1e99999999999999999999", "1" + zeros + ".5", "1" + zeros + "e-1000",
-                                    "0." + zeros + "1e5000"})
+    for (const std::string& text : std::initializer_list<std::string>{"1e309", "-1e999", "1e99999999999999999999", "1" + zeros + ".5",
+                                                                      "1" + zeros + "e-1000",
+                                                                      "0." + zeros + "1e5000"})
         REFUSED(json::parse(text), "too large");
-    for (const char* text : {"01", "+1", "1.", ".5", "1e", "1e+", "-", "--1", "0x1", "1_0", "NaN", "Infinity", "-Infinity", "nan", "1 2", "-01"})
+    for (const char* text :
+         {"01", "+1", "1.", ".5", "1e", "1e+", "-", "--1", "0x1", "1_0", "NaN", "Infinity", "-Infinity", "nan", "1 2", "-01"})
         REFUSED(json::parse(text), "");
 }
 
@@ -43,7 +46,8 @@ TEST(json_refuses_what_is_no_json) {
           std::string("\"\xc0\x80\""), std::string("\"\xed\xa0\x80\""), std::string("\"\xf4\x90\x80\x80\""), std::string("\"\xe2\x82"),
           std::string("'a'"), std::string("[1]]"), std::string("/**/1"), std::string("\v1")})
         REFUSED(json::parse(text), "");
-    for (const char* text : {"\"\\ud800\"", "\"\\udfff\"", "\"\\ud800\\u0041\"", "\"\\ud800x\"", "\"\\ud800\\ud800\\udc00\"", "\"\\ud83d\\n\""})
+    for (const char* text :
+         {"\"\\ud800\"", "\"\\udfff\"", "\"\\ud800\\u0041\"", "\"\\ud800x\"", "\"\\ud800\\ud800\\udc00\"", "\"\\ud83d\\n\""})
         REFUSED(json::parse(text), "surrogate");
     REFUSED(json::parse("{\"\\u0061\": 1, \"a\": 2}"), "given twice");
     REFUSED(json::parse("[[{\"x\": {}, \"y\": 0, \"x\": []}]]"), "given twice");
@@ -65,7 +69,7 @@ TEST(json_nesting) {
 
 TEST(json_many_keys_are_compared_quickly) {
     std::string text = "{";
-    for (int i = 0; i < 200000; ++i) text += "\"" + std::to_string(i) + "\":0,";
+    for (int i = 0; i < 200000; ++i) text.append("\"").append(std::to_string(i)).append("\":0,");
     CHECK(json::parse(text + "\"x\":0}").get<json::Object>()->size() == 200001);
     REFUSED(json::parse(text + "\"7\":0}"), "'7' is given twice");
 }

@@ -16,7 +16,8 @@ struct File {
     std::unique_ptr<uint8_t, decltype(&std::free)> memory;
     size_t size;
 
-    explicit File(const std::string& raw) : memory(static_cast<uint8_t*>(std::malloc(raw.size() + !raw.size())), &std::free), size(raw.size()) {
+    explicit File(const std::string& raw)
+        : memory(static_cast<uint8_t*>(std::malloc(raw.size() + !raw.size())), &std::free), size(raw.size()) {
         std::memcpy(memory.get(), raw.data(), size);
     }
     Bytes bytes() const { return {memory.get(), size}; }
@@ -71,7 +72,8 @@ TEST(safetensors_broken_headers) {
           one("\"I64\"", "[3]", "[0, 24]"), one("7", "[6]", "[0, 24]"), one("null", "[6]", "[0, 24]"), one("[\"F32\"]", "[6]", "[0, 24]"),
           one("\"F32\"", "[true, 6]", "[0, 24]"), one("\"F32\"", "[2.0, 3]", "[0, 24]"), one("\"F32\"", "[-2, -3]", "[0, 24]"),
           one("\"F32\"", "[7]", "[0, 24]"), one("\"F32\"", "6", "[0, 24]"), one("\"F32\"", "{\"6\": 1}", "[0, 24]"),
-          one("\"F32\"", "[6]", "[0, 25]"), one("\"F32\"", "[6]", "[24, 0]"), one("\"F32\"", "[6]", "[-24, 0]"), one("\"F32\"", "[6]", "[0]"),
+          one("\"F32\"", "[6]", "[0, 25]"), one("\"F32\"", "[6]", "[24, 0]"), one("\"F32\"", "[6]", "[-24, 0]"),
+          one("\"F32\"", "[6]", "[0]"),
           one("\"F32\"", "[6]", "[0, 24, 48]"), one("\"F32\"", "[6]", "[false, 24]"), one("\"F32\"", "[6]", "[0.0, 24.0]"),
           one("\"F32\"", "[6]", "\"ab\""), one("\"F32\"", "[4611686018427387904, 4]", "[0, 24]"),
           one("\"F32\"", "[4294967296, 4294967296]", "[0, 0]"), one("\"F32\"", "[18446744073709551617, 0]", "[0, 0]"),
@@ -90,7 +92,8 @@ TEST(safetensors_broken_headers) {
 
 template <class T>
 static bool finite(Dtype dtype, std::vector<T> values) {
-    return is_finite({dtype, {static_cast<int64_t>(values.size())}, {reinterpret_cast<const uint8_t*>(values.data()), values.size() * sizeof(T)}});
+    const Bytes bytes{reinterpret_cast<const uint8_t*>(values.data()), values.size() * sizeof(T)};
+    return is_finite({dtype, {static_cast<int64_t>(values.size())}, bytes});
 }
 
 TEST(finite_at_every_place_and_in_every_type) {

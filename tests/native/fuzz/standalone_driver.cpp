@@ -42,9 +42,10 @@ public:
                 if (left) input[at] = static_cast<uint8_t>(random_());
                 break;
             case 2: {  // numbers that overflow
-                static const uint64_t edges[] = {0, 1, 0x7f, 0x80, 0xff, 0x7fffffff, 0xffffffff, uint64_t{1} << 62, ~uint64_t{0} >> 1, ~uint64_t{0}};
+                static const uint64_t edges[] = {0,          1,          0x7f, 0x80, 0xff, 0x7fffffff,
+                                                 0xffffffff, uint64_t{1} << 62, ~uint64_t{0} >> 1, ~uint64_t{0}};
                 const uint64_t edge = edges[below(std::size(edges))];
-                std::memcpy(input.data() + at, &edge, std::min<size_t>(left, size_t{1} << below(4)));
+                if (left) std::memcpy(input.data() + at, &edge, std::min<size_t>(left, size_t{1} << below(4)));
                 break;
             }
             case 3: input.erase(place, place + static_cast<std::ptrdiff_t>(below(std::min<size_t>(left, 64) + 1))); break;
@@ -55,7 +56,7 @@ public:
             }
             case 5: {  // a piece of another seed
                 const size_t from = below(other.size()), length = below(std::min<size_t>(other.size() - from, 64) + 1);
-                input.insert(place, other.begin() + static_cast<std::ptrdiff_t>(from), other.begin() + static_cast<std::ptrdiff_t>(from + length));
+                input.insert(place, other.data() + from, other.data() + from + length);
                 break;
             }
             default: {  // digits and signs, which texts are made of
