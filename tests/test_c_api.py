@@ -87,7 +87,7 @@ def examples(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_header_alone_compiles_without_a_warning(language: str, tmp_path: Path):
     tool = compiler("CC", "cc") if language == "c" else compiler("CXX", "c++")
     source = tmp_path / "includes.c"
-    source.write_text("#include <fusedx/fusedx.h>\n#include <fusedx/fusedx.h>\nint number(void);\nint number(void) { return FX_VERSION; }\n")
+    source.write_text("#include <fusedx/fusedx.h>\n#include <fusedx/fusedx.h>\nextern int number;\nint number = FX_VERSION;\n")
     standard = "-std=c99" if language == "c" else "-std=c++11"
     run(tool, "-x", language, standard, "-pedantic", "-Wall", "-Wextra", "-Werror", f"-I{ROOT / 'csrc/include'}", "-c", source,
         "-o", tmp_path / "includes.o")  # fmt: skip
