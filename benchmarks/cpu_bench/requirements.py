@@ -64,7 +64,8 @@ def _end_to_end(results: Results) -> Target:
     released = next((r for r in rows if r.name == whole.RELEASED), None)
     own = min((r for r in rows if r.name != whole.RELEASED and BITS[r.precision] >= 8), key=lambda r: r.median, default=None)
     value = None if released is None or own is None else released.median / own.median
-    others = [] if released is None else [f"{released.median / r.median:.1f} x {r.name}, error {r.error or 0:.0e}" for r in rows if r is not released]
+    own_rows = [] if released is None else [r for r in rows if r is not released]
+    others = [f"{released.median / r.median:.1f} x {r.name}, error {r.error or 0:.0e}" for r in own_rows]
     return Target("v1-isic, one image end to end: the released semantics take", value, 30, "x as long", True, "; ".join(others))
 
 
