@@ -147,7 +147,8 @@ def compile_native(build: Path, *, library: bool) -> tuple[list[Path], dict[str,
     run_logged([cmake, "--build", str(build), "--parallel", str(os.cpu_count() or 1), *targets], log, "compiling failed")
     built = sorted(build.glob("_native*.so")) + sorted(build.glob("_native*.pyd"))
     if openvino:
-        built += [max(build.glob("csrc/libfusedx.so.*"), key=lambda file: len(file.name)), ROOT / "csrc" / "include" / "fusedx" / "fusedx.h"]
+        header = ROOT / "csrc" / "include" / "fusedx" / "fusedx.h"
+        built += [max(build.glob("csrc/libfusedx.so.*"), key=lambda file: len(file.name)), header]
     return built, json.loads((build / "built_with.json").read_text())
 
 
