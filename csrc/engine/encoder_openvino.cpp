@@ -3,9 +3,11 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <condition_variable>
+#include <atomic>
 #include <cmath>
-#include <deque>
+#include <condition_variable>
+#include <functional>
+#include <memory>
 #include <mutex>
 #include <sstream>
 #include <vector>
@@ -23,6 +25,20 @@ namespace fusedx {
 namespace {
 
 std::string first_line(const std::exception& error) { return std::string(error.what()).substr(0, std::string(error.what()).find('\n')); }
+
+// One a process, never destroyed.  Every core gives the thread that made it a stack for signals and puts the former one back when it goes:
+// of two that go in the order of their making, the second leaves the thread a stack that is gone, and the next signal ends the process.
+// A forked child makes its own; no lock, since it could be held by a thread that the fork left behind.
+ov::Core& core() {
+    struct Own { const pid_t pid = ::getpid(); ov::Core core; };
+    static std::atomic<Own*> current{nullptr};
+    Own* found = current.load(std::memory_order_acquire);
+    while (!found || found->pid != ::getpid()) {
+        Own* const fresh = new Own;
+        if (current.compare_exchange_strong(found, fresh, std::memory_order_acq_rel)) return fresh->core;
+    }
+    return found->core;
+}
 
 std::shared_ptr<ov::Model> read(const std::string& model, const std::string& path) {
     std::istringstream bytes(model);
@@ -61,7 +77,7 @@ public:
         {
             const std::shared_ptr<ov::Model> model = read(file);
             model->reshape(ov::PartialShape{1, 3, kImageSize, kImageSize});
-            compiled_ = core_.compile_model(model, "CPU", settings);
+            compiled_ = core().compile_model(model, "CPU", settings);
         }
         release_file_pages(file.weights_file);  // they are packed now, and would count twice
         places_ = {place("prior", file.classes), place("y_global", file.classes), place("y_local", file.classes),
@@ -148,7 +164,6 @@ private:
     }
 
     const int64_t weight_bytes_;
-    ov::Core core_;
     ov::CompiledModel compiled_;
     Places places_;
     std::mutex mutex_;

@@ -5,6 +5,7 @@
 #include <fusedx/fusedx.h>
 #include <math.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -436,6 +437,25 @@ static void test_self_test(int real_encoder) {
     CHECK(failed == 0 && ((ran & FX_TEST_MODEL) != 0) == info.has_self_test);
 }
 
+static void on_signal(int number) { (void)number; }
+
+/* Runtimes below may give a thread a stack for signals; it must still be there, or the former one be back, when models are gone. */
+static void test_signals(const char* path) {
+    fx_model *first = NULL, *second = NULL;
+    struct sigaction action, before;
+    memset(&action, 0, sizeof action);
+    action.sa_handler = on_signal;
+    action.sa_flags = SA_ONSTACK;
+    fx_model_options options;
+    IS(FX_OK, fx_model_options_default(&options, sizeof options));
+    options.threads = 1; /* everything on this thread */
+    IS(FX_OK, fx_model_open(path, &options, &first));
+    IS(FX_OK, fx_model_open(path, &options, &second));
+    IS(FX_OK, fx_model_close(first));
+    IS(FX_OK, fx_model_close(second));
+    CHECK(sigaction(SIGUSR1, &action, &before) == 0 && raise(SIGUSR1) == 0 && sigaction(SIGUSR1, &before, NULL) == 0);
+}
+
 static void test_fork(void) {
     int status = -1;
     const pid_t child = fork();
@@ -478,6 +498,7 @@ int main(int argc, char** argv) {
     TEST(growth, test_growth())
     TEST(log, test_log())
     TEST(self_test, test_self_test(strstr(info.encoder, "openvino") != NULL))
+    TEST(signals, test_signals(argv[1]))
     TEST(fork, test_fork())
     IS(FX_OK, fx_model_close(model));
     return 0;
