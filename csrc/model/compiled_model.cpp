@@ -84,7 +84,7 @@ void open_encoder(const Folder& folder, CompiledModel& model, const OpenOptions&
         if (options.graph_checked) options.graph_checked(model);
         if (!options.verify) return;
         if (const Digest found = model.encoder_data.digest(); hexadecimal(found) != data.sha256) changed(folder, kData, found, data);
-        onnx::check_finite(graph);
+        onnx::check_finite(graph, [&](Bytes constant) { model.encoder_data.release(constant); });
     } catch (const Malformed& error) {
         throw Error(Status::bad_model,
                     folder.path(kEncoder) + " is not an encoder graph that fusedx wrote for this manifest: " + error.what());

@@ -164,6 +164,7 @@ Digest FileBytes::digest() const {
 }
 
 void FileBytes::release(Bytes part) {
+    if (part.data() < data_ || part.data() + part.size() > data_ + size_) return;
     const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
     const auto first = reinterpret_cast<uintptr_t>(part.data());
     const uintptr_t begin = (first + page - 1) / page * page, end = (first + part.size()) / page * page;

@@ -55,7 +55,8 @@ public:
     // The SHA-256 of a mapping's file, by reading it: a file that is cut off meanwhile is an Error and no bus error.
     Digest digest() const;
 
-    // Gives the whole pages of a part of it back to the system; they read as zero from now on.
+    // Gives the whole pages of a part of it back to the system; they read as zero from now on, those of a mapping as the file again.
+    // Bytes that lie elsewhere are left alone.
     void release(Bytes part);
     void release() { *this = FileBytes(); }
 
