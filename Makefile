@@ -2,11 +2,12 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+SECONDS_EACH ?= 600
 PIP = $(BIN)/python -m pip --disable-pip-version-check
 # What an editable install does not pick up by itself.
 BUILD = pyproject.toml setup.py CMakeLists.txt $(wildcard csrc/CMakeLists.txt csrc/*/* csrc/include/*/* kernels/CMakeLists.txt kernels/*/*.cpp kernels/*/*.hpp)
 
-.PHONY: demo test wheel-check bench gpu lint clean
+.PHONY: demo test wheel-check bench fuzz gpu lint clean
 
 demo: $(VENV)/.demo  ## classify shipped pictures and a real photograph; pictures in demo-output/
 	$(BIN)/fusedx demo
@@ -19,6 +20,14 @@ wheel-check:  ## sdist -> wheel -> clean environment -> demo
 
 bench: $(VENV)/.test  ## the figures of README.md
 	$(BIN)/python benchmarks/bench_chain.py
+	$(BIN)/python benchmarks/bench_cpu.py
+
+fuzz: $(VENV)/.test  ## each fuzzer for ten minutes; needs clang with libFuzzer
+	CC=clang CXX=clang++ $(BIN)/cmake -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -S . -B build/fuzz -DFUSEDX_PYTHON=OFF \
+	  -DFUSEDX_TESTS=ON -DFUSEDX_SANITIZE=address,undefined -DFUSEDX_LIBFUZZER=ON && $(BIN)/ninja -C build/fuzz fuzzers
+	$(BIN)/python tests/native/fuzz/seeds.py build/seeds python/fusedx/demo/model.fusedx
+	for f in manifest safetensors onnx image; do mkdir -p build/corpus/$$f; build/fuzz/tests/fuzz_$$f -max_total_time=$(SECONDS_EACH) \
+	  -max_len=131072 -artifact_prefix=build/ build/corpus/$$f build/seeds/$$f || exit 1; done
 
 gpu:  ## on a machine with a GPU and its own torch, straight from the tree: every GPU test, file by file, then the benchmark
 	failed=0; for file in tests/gpu/test_*.py; do PYTHONPATH=python $(PYTHON) -m pytest -q $$file || failed=1; done; \
