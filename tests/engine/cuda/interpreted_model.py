@@ -26,9 +26,10 @@ from fusedx.engine.cuda.encoder import DeviceEncoder
 from fusedx.engine.cuda.encoding import DeviceEncoding
 from fusedx.engine.cuda.engine import CudaEngine
 from fusedx.engine.cuda.network import open_network
-from fusedx.engine.denoiser import DenoiserTables
+from fusedx.engine.denoiser import DenoiserTables, StoredDenoiser
 from fusedx.engine.encoder import open_encoder
 from fusedx.engine.engine import Engine
+from fusedx.engine.schedule import chain_program
 from fusedx.inputs import ReadOptions
 from fusedx.kernels.target import TARGETS
 from fusedx.model import Model
@@ -66,9 +67,12 @@ def shortened(model: CompiledModel, steps: int = 3) -> CompiledModel:
     manifest = dataclasses.replace(model.manifest, schedule=dataclasses.replace(model.manifest.schedule, steps=steps))
     tables = {name: a[:steps] if name[:-1] in ("scale", "shift") else a for name, a in model.denoiser().arrays().items()}
 
+    network = model.manifest.network
+    coefficients = chain_program(manifest.schedule, v2=network.family == "diffmic-v2").coefficients
+
     class Shortened(CompiledModel):
-        def denoiser(self) -> DenoiserTables:
-            return DenoiserTables(**tables)
+        def stored_denoiser(self) -> StoredDenoiser:
+            return StoredDenoiser.pack(DenoiserTables(**tables), network, coefficients, "fp32")
 
     return Shortened(model.path, manifest, model.digest)
 
