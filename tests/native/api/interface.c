@@ -5,6 +5,7 @@
 #include <fusedx/fusedx.h>
 #include <math.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -259,7 +260,7 @@ static void test_budget(const char* path) {
     fx_classify_options o = options_of(8, 0);
     fx_model_options mo;
     fx_model* m = NULL;
-    int opened = 0, refused = 0;
+    int opened = 0;
     classify(model, order, IMAGES, &o, free_of_limits);
     IS(FX_OK, fx_model_options_default(&mo, sizeof mo));
     for (mo.memory_budget = 1 << 20; opened < 3; mo.memory_budget += mo.memory_budget / 8) {
@@ -276,13 +277,25 @@ static void test_budget(const char* path) {
             result.struct_size = sizeof result;
             status = fx_classify(m, &image, 1, &o, &result);
             CHECK(status == FX_OK || (status == FX_OUT_OF_MEMORY && result.status == FX_OUT_OF_MEMORY));
-            refused += status != FX_OK;
             if (status == FX_OK) {
                 classify(m, order, IMAGES, &o, limited), ++opened;
                 for (int i = 0; i < IMAGES; ++i) same(&free_of_limits[i], &limited[i]);
             }
         }
         IS(FX_OK, fx_model_close(m));
+    }
+    { /* what grows with an image counts as well */
+        enum { LARGE = 6000 };
+        unsigned char* deep = calloc((size_t)LARGE * LARGE, 2);
+        fx_image image = {sizeof image, deep, LARGE, LARGE, 0, FX_GRAY16, 0};
+        fx_result result;
+        CHECK(deep != NULL && mo.memory_budget < (int64_t)LARGE * LARGE);
+        memset(&result, 0, sizeof result);
+        result.struct_size = sizeof result;
+        IS(FX_OK, fx_model_open(path, &mo, &m));
+        IS(FX_OUT_OF_MEMORY, fx_classify(m, &image, 1, &o, &result));
+        IS(FX_OK, fx_model_close(m));
+        free(deep);
     }
 }
 
@@ -503,11 +516,11 @@ static void test_signals(const char* path) {
     CHECK(sigaction(SIGUSR1, &action, &before) == 0 && raise(SIGUSR1) == 0 && sigaction(SIGUSR1, &before, NULL) == 0);
 }
 
-static volatile int callback_waits, callback_entered;
+static sem_t callback_entered, callback_may_end;
 static void slow_log(int32_t level, const char* text, void* user) {
     (void)level, (void)text, (void)user;
-    callback_entered = 1;
-    while (callback_waits) pause_ms(1);
+    sem_post(&callback_entered);
+    sem_wait(&callback_may_end);
 }
 
 static void* fail_loudly(void* context) {
@@ -521,10 +534,10 @@ static void test_fork_in_callback(void) {
     pthread_t thread;
     pid_t child;
     int status = -1;
-    callback_waits = 1, callback_entered = 0;
+    CHECK(sem_init(&callback_entered, 0, 0) == 0 && sem_init(&callback_may_end, 0, 0) == 0);
     IS(FX_OK, fx_set_log_callback(slow_log, FX_LOG_DEBUG, NULL));
     CHECK(pthread_create(&thread, NULL, fail_loudly, NULL) == 0);
-    while (!callback_entered) pause_ms(1);
+    CHECK(sem_wait(&callback_entered) == 0);
     child = fork();
     CHECK(child >= 0);
     if (child == 0) {
@@ -532,7 +545,7 @@ static void test_fork_in_callback(void) {
         _exit(fx_set_log_callback(NULL, 0, NULL) == FX_OK && fx_model_close(model) == FX_OK ? 0 : 2);
     }
     CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
-    callback_waits = 0;
+    CHECK(sem_post(&callback_may_end) == 0);
     CHECK(pthread_join(thread, NULL) == 0);
     IS(FX_OK, fx_set_log_callback(NULL, 0, NULL));
 }
