@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "native"))
 import builds  # noqa: E402
 
 import fusedx  # noqa: E402
+from fusedx.engine import safetensors  # noqa: E402
 from fusedx.kernels import native_module  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -117,6 +118,26 @@ def test_the_interface_under_sanitizers(sanitizer: str, tmp_path_factory: pytest
 
 def test_the_interface_with_openvino(library: Path):
     assert run(next(library.rglob("interface")), DEMO).split()[-1] == "fork"
+
+
+def test_a_model_that_answers_otherwise_fails_its_self_test(library: Path, tmp_path: Path):
+    """A changed record, and changed weights: digests are recomputed in both, so that opening finds nothing."""
+    program = next(p for p in library.rglob("interface") if p.is_file())
+    assert json.loads((DEMO / "manifest.json").read_text())["self_test"], "the demo model has no known answer; compile it again"
+    run(program, DEMO, "self_test")
+    for change in ("record", "weights"):
+        folder = Path(shutil.copytree(DEMO, tmp_path / change))
+        manifest = json.loads((folder / "manifest.json").read_text())
+        if change == "record":
+            manifest["self_test"]["probabilities"][0] += 2 * manifest["self_test"]["tolerance"]
+        else:
+            tensors = safetensors.read(DEMO / "denoiser.safetensors")
+            safetensors.write(tensors | {"weight4": -tensors["weight4"]}, folder / "denoiser.safetensors")
+            raw = (folder / "denoiser.safetensors").read_bytes()
+            manifest["files"]["denoiser.safetensors"] = {"sha256": hashlib.sha256(raw).hexdigest(), "bytes": len(raw)}
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        done = subprocess.run([program, folder, "self_test"], capture_output=True, text=True, timeout=120)
+        assert done.returncode == 1 and "the model's own answer" in done.stderr, (change, done)
 
 
 def test_memory_stays_flat(library: Path):
@@ -236,9 +257,13 @@ def test_the_example_refuses_with_a_sentence(examples: Path, tmp_path: Path):
         ([tmp_path / "none.fusedx", picture], "bad_model"),
         ([damaged, picture], "SHA-256"),
         ([DEMO, picture, "--draws", "0"], "bad_argument"),
+        ([DEMO, picture, "--draws", "4294967297"], "whole numbers"),  # 2**32 + 1, which is 1 in 32 bits
+        ([DEMO, picture, "--seed", "-1"], "whole numbers"),
+        ([DEMO, picture, "--seed", "18446744073709551616"], "whole numbers"),
+        ([DEMO, picture, "--raw", "224x223xrgb8"], "longer"),
     ):
         done = subprocess.run([examples / "classify", *arguments], env=BARE, capture_output=True, text=True, timeout=60)
-        assert done.returncode == 1 and text in done.stderr and not done.stdout, (arguments, done)
+        assert done.returncode in (1, 2) and text in done.stderr and not done.stdout, (arguments, done)
 
 
 def test_the_example_is_clean_under_valgrind(examples: Path, tmp_path: Path):

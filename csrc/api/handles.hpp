@@ -1,6 +1,8 @@
 // Handles of the C interface: numbers, not addresses, so that a closed or invented one is found out without touching memory.
 #pragma once
 
+#include <pthread.h>
+
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -11,12 +13,17 @@ namespace fusedx::api {
 // All kinds of handles count from one number, so that a handle of another kind is unknown here.
 uintptr_t next_handle();
 
-// Never destroyed: calls may still come while the process ends.  Its lock is held for a look-up alone.
+// Never destroyed: calls may still come while the process ends.  Its lock is held for a look-up alone, and by nobody in a forked child.
 template <class Opaque, class Object>
 class Handles {
 public:
     static Handles& all() {
-        static Handles* const handles = new Handles;
+        static Handles* const handles = [] {
+            auto* const made = new Handles;
+            instance_ = made;
+            pthread_atfork([] { instance_->mutex_.lock(); }, [] { instance_->mutex_.unlock(); }, [] { instance_->mutex_.unlock(); });
+            return made;
+        }();
         return *handles;
     }
 
@@ -45,6 +52,7 @@ public:
     }
 
 private:
+    inline static Handles* instance_ = nullptr;
     std::mutex mutex_;
     std::map<uintptr_t, std::shared_ptr<Object>> objects_;
 };

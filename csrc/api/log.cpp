@@ -1,7 +1,10 @@
 #include "api/log.hpp"
 
+#include <pthread.h>
+
 #include <atomic>
 #include <mutex>
+#include <new>
 #include <shared_mutex>
 
 namespace fusedx::api {
@@ -15,7 +18,10 @@ struct Log {
 };
 
 Log& the_log() {
-    static Log* const log = new Log;  // never destroyed: calls may still come while the process ends
+    static Log* const log = [] {  // never destroyed: calls may still come while the process ends
+        pthread_atfork(nullptr, nullptr, [] { new (&the_log().mutex) std::shared_mutex; });  // its holders did not come along
+        return new Log;
+    }();
     return *log;
 }
 

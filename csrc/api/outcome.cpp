@@ -1,12 +1,13 @@
 #include "api/outcome.hpp"
 
-#include <algorithm>
 #include <cstring>
 #include <exception>
 #include <new>
 #include <stdexcept>
+#include <string_view>
 
 #include "api/log.hpp"
+#include "model/text.hpp"
 
 namespace fusedx::api {
 namespace {
@@ -14,12 +15,25 @@ namespace {
 // A fixed place: to keep a message of lacking memory must not need memory.
 thread_local char last_text[2048] = "";
 
+// One line of UTF-8, whatever a path, a setting or a file put into the text: the rest is written \xNN, which needs no memory either.
 void keep(const char* text) noexcept {
-    const size_t size = std::min(std::strlen(text), sizeof last_text - 1);
-    std::memcpy(last_text, text, size);
-    size_t end = size;  // not in the middle of a character: 10xxxxxx continues one
-    if (text[size] != '\0')
-        while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;
+    const std::string_view whole(text);
+    size_t end = 0;
+    for (size_t at = 0; at < whole.size();) {
+        const size_t start = at;
+        const int32_t code = next_code_point(whole, at);
+        if (code < 0) at = start + 1;
+        const bool plain = code >= 0 && is_printable(static_cast<uint32_t>(code));
+        const size_t needed = plain ? at - start : 4 * (at - start);
+        if (end + needed >= sizeof last_text) break;
+        if (plain) std::memcpy(last_text + end, text + start, needed);
+        for (size_t i = start; !plain && i < at; ++i) {
+            const auto byte = static_cast<unsigned char>(text[i]);
+            const char escape[4] = {'\\', 'x', "0123456789abcdef"[byte >> 4], "0123456789abcdef"[byte & 15]};
+            std::memcpy(last_text + end + 4 * (i - start), escape, 4);
+        }
+        end += needed;
+    }
     last_text[end] = '\0';
 }
 

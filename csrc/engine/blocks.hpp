@@ -18,10 +18,10 @@ struct Block { int64_t images, draws; };
 constexpr int64_t kMostRows = 1024;             // of the denoiser evaluated together, about; more is no faster
 constexpr int64_t kMostNoise = int64_t{64} << 20;  // bytes
 
-// Bytes that a block's own arrays take: noise, final states, encoder's outputs.  The chain's workspace comes on top.
+// Bytes that a block's own arrays take: noise, final states, encoder's outputs, labels of all draws.  The chain's workspace comes on top.
 inline int64_t block_bytes(const BatchSizes& s, const Block& b) {
     const int64_t chains = b.images * b.draws;
-    return 8 * chains * s.classes * (s.noise_rows + 1) + b.images * (4 * s.features + 3 * 8 * s.classes);
+    return 8 * chains * s.classes * (s.noise_rows + 1) + b.images * (4 * s.features + 4 * 8 * s.classes + 4 * s.draws);
 }
 
 // most_images: the caller's wish, 0 for none.  `bytes_of(block)` <= `bytes` is kept if a block of one image and one draw does.

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include <openvino/frontend/manager.hpp>
+#include <openvino/op/constant.hpp>
 #include <openvino/openvino.hpp>
 
 #include "engine/encoder.hpp"
@@ -58,6 +59,14 @@ std::shared_ptr<ov::Model> read(const EncoderFile& file) {
     return read(with_weights_at(file.model, kInMemory, reinterpret_cast<uintptr_t>(weights), file.weights_bytes), "");
 }
 
+// Where the weights lie; valid as long as the model is.
+std::vector<const void*> constants(const ov::Model& model) {
+    std::vector<const void*> found;
+    for (const std::shared_ptr<ov::Node>& node : model.get_ops())
+        if (const auto constant = ov::as_type_ptr<ov::op::v0::Constant>(node)) found.push_back(constant->get_data_ptr());
+    return found;
+}
+
 // The outputs that the engine needs, by index, in the order of EncoderOutputs.
 struct Places { size_t prior, y_global, y_local, y_fusion, feature, patch_locations; };
 
@@ -78,8 +87,8 @@ public:
             const std::shared_ptr<ov::Model> model = read(file);
             model->reshape(ov::PartialShape{1, 3, kImageSize, kImageSize});
             compiled_ = core().compile_model(model, "CPU", settings);
+            release_file_pages(file.weights_file, constants(*model));  // they are packed now, and would count twice
         }
-        release_file_pages(file.weights_file);  // they are packed now, and would count twice
         places_ = {place("prior", file.classes), place("y_global", file.classes), place("y_local", file.classes),
                    place("y_fusion", file.classes), place(file.family == Family::ddim ? "fused_feature" : "feature", file.features),
                    place("patch_locations", 12)};

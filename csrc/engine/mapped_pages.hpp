@@ -1,10 +1,13 @@
-// Giving back pages of a mapped file once their contents have been packed elsewhere, also where a library made the mapping.
+// Giving back pages of a mapped file once their contents have been packed elsewhere, where a library made the mapping.
 #pragma once
+
+#include <span>
 
 namespace fusedx {
 
-// Every read-only mapping that this process has of the open file; the pages stay in the system's cache and come back by themselves if
-// they are read again.  Where the system tells nothing of mappings, nothing happens.
-void release_file_pages(int file);
+// Gives back the resident pages of those read-only mappings of the open file in which one of the addresses `held` lies; a page that is
+// needed again comes from the file.  The caller keeps these mappings alive meanwhile.  No other is touched: it may go, and another
+// thread's memory lie in its place, after it was seen and before its pages are given back.  Does nothing without /proc.
+void release_file_pages(int file, std::span<const void* const> held);
 
 }  // namespace fusedx

@@ -69,17 +69,20 @@ void Model::classify(std::span<const ImageView> images, const ClassifyOptions& o
 
     std::vector<ImageView> usable;
     std::vector<ImageResult*> wanted;
+    int64_t largest_copy = 0;  // images are prepared one at a time
     for (size_t i = 0; i < images.size(); ++i) {
         ImageFault fault = check(images[i], options.limits);
         results[i].reason = fault.reason, results[i].fault = std::move(fault.text);
-        if (fault.reason == Reason::none) usable.push_back(images[i]), wanted.push_back(&results[i]);
+        if (fault.reason != Reason::none) continue;
+        usable.push_back(images[i]), wanted.push_back(&results[i]);
+        largest_copy = std::max(largest_copy, preprocess_bytes(images[i]));
     }
 
     const bool ddim = facts_.family() == Family::ddim;
     const int64_t count = static_cast<int64_t>(usable.size()), classes = facts_.classes();
     const BatchSizes sizes{std::max<int64_t>(1, count), options.draws, ddim ? kMapPoints : 1, ddim ? 2 : facts_.manifest.schedule.steps, classes, facts_.features()};
     const auto bytes_of = [&](const fusedx::Block& b) {
-        return block_bytes(sizes, b) + chain_->workspace_bytes(b.images, b.draws);
+        return block_bytes(sizes, b) + chain_->workspace_bytes(b.images, b.draws) + largest_copy;
     };
     const int64_t least = bytes_of({1, 1});
     if (budget_.limited() && least > budget_.limit())

@@ -3,8 +3,8 @@
 #include <unistd.h>
 
 #include <future>
+#include <system_error>
 
-#include "engine/mapped_pages.hpp"
 #include "engine/model.hpp"
 #include "model/compiled_model.hpp"
 #include "runtime/thread_pool.hpp"
@@ -46,14 +46,18 @@ std::unique_ptr<Model> Model::open(const std::string& path, const ModelOptions& 
     OpenOptions how{options.verify, processors, static_cast<uint64_t>(options.memory_budget), {}};
     how.graph_checked = [&](const CompiledModel& compiled) {
         const auto source = std::make_shared<EncoderSource>(compiled);
-        encoder = std::async(processors == 1 ? std::launch::deferred : std::launch::async, [=] { return source->open(options.threads); });
+        const auto task = [=] { return source->open(options.threads); };
+        if (processors > 1) try {
+                encoder = std::async(std::launch::async, task);
+            } catch (const std::system_error&) {  // no more threads here: one after the other, then
+            }
+        if (!encoder.valid()) encoder = std::async(std::launch::deferred, task);
     };
     const auto compiled = std::make_shared<CompiledModel>(open_model(path, how));
     auto chain = std::make_unique<Chain>(compiled->denoiser, options.isa);
     compiled->release_layer_weights();
     ModelFacts facts{compiled->manifest, compiled->manifest_text, compiled->digest};
     std::unique_ptr<Encoder> opened = encoder.get();
-    release_file_pages(compiled->encoder_data.descriptor());
     compiled->encoder.release(), compiled->encoder_data.release();
     return std::make_unique<Model>(std::move(facts), std::move(opened), std::move(chain), options, compiled);
 }

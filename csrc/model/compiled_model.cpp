@@ -51,7 +51,7 @@ void check_sizes(const Folder& folder, const Manifest& manifest, uint64_t most) 
         total += size;
     }
     if (total > most)
-        throw Error(Status::out_of_memory, "the model's files have " + std::to_string(total >> 20) + " MiB, more than the " +
+        throw Error(Status::out_of_memory, "the model's files have " + std::to_string((total >> 20) + 1) + " MiB, more than the " +
                                                std::to_string(most >> 20) + " MiB that may be used");
 }
 

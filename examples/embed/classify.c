@@ -20,6 +20,18 @@ static int stop(const char* what, fx_status status) {
     return 1;
 }
 
+/* The whole text as a number from 0 to `most`; 0 if it is none: a slip must not become another seed. */
+static int read_number(const char* text, uint64_t most, uint64_t* number) {
+    *number = 0;
+    if (*text == '\0') return 0;
+    for (; *text; ++text) {
+        const uint64_t digit = (uint64_t)(*text - '0');
+        if (*text < '0' || *text > '9' || *number > (most - digit) / 10) return 0;
+        *number = 10 * *number + digit;
+    }
+    return 1;
+}
+
 static void print_text(const char* text) {
     putchar('"');
     for (; *text; ++text) {
@@ -62,6 +74,7 @@ int main(int argc, char** argv) {
     fx_model* model = NULL;
     fx_status status;
     image_file file;
+    uint64_t draw_count = 0, seed_number = 0;
     int i;
     for (i = 3; i + 1 < argc; i += 2) {
         if (!strcmp(argv[i], "--raw")) raw = argv[i + 1];
@@ -71,6 +84,10 @@ int main(int argc, char** argv) {
     }
     if (argc < 3 || i < argc) {
         fprintf(stderr, "usage: %s MODEL.fusedx IMAGE.pgm|ppm|raw [--raw WIDTHxHEIGHTxrgb8|gray8|gray16] [--draws N] [--seed N]\n", argv[0]);
+        return 2;
+    }
+    if ((draws != NULL && !read_number(draws, INT32_MAX, &draw_count)) || (seed != NULL && !read_number(seed, UINT64_MAX, &seed_number))) {
+        fprintf(stderr, "--draws and --seed need whole numbers\n");
         return 2;
     }
     wrong = image_file_read(argv[2], raw, &file);
@@ -91,8 +108,8 @@ int main(int argc, char** argv) {
         result.struct_size = sizeof result;
         fx_model_get_info(model, &info);
         fx_classify_options_default(model, &options, sizeof options);
-        if (draws != NULL) options.draws = (int32_t)strtol(draws, NULL, 10);
-        if (seed != NULL) options.seed = strtoull(seed, NULL, 10);
+        if (draws != NULL) options.draws = (int32_t)draw_count;
+        if (seed != NULL) options.seed = seed_number;
         numbers = (double*)calloc(3 * (size_t)info.class_count, sizeof *numbers);
         if (numbers != NULL) {
             result.probabilities = numbers;

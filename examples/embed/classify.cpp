@@ -12,8 +12,10 @@ namespace {
 std::string json(const std::string& text) {
     std::string out = "\"";
     for (const char c : text) {
-        if (c == '"' || c == '\\') out += '\\';
-        out += c;
+        char escape[8];
+        std::snprintf(escape, sizeof escape, c == '"' || c == '\\' ? "\\%c" : "\\u%04x", c);
+        if (c == '"' || c == '\\' || (c >= 0 && c < 0x20)) out += escape;
+        else out += c;
     }
     return out + "\"";
 }

@@ -70,6 +70,12 @@ static const char* image_file_read(const char* path, const char* raw, image_file
         fclose(file);
         return no_memory ? "not enough memory" : "the file is too short";
     }
+    if (!is_pnm && fgetc(file) != EOF) { /* of another size or depth, then: its rows would be read askew */
+        fclose(file);
+        free(out->pixels);
+        out->pixels = NULL;
+        return "the file is longer than --raw says";
+    }
     fclose(file);
     if (is_pnm && format == FX_GRAY16) image_file_to_native(out->pixels, (size_t)width * (size_t)height);
     out->image.struct_size = sizeof out->image;

@@ -5,6 +5,7 @@
 #include <fusedx/fusedx.h>
 #include <math.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -259,7 +260,7 @@ static void test_budget(const char* path) {
     fx_classify_options o = options_of(8, 0);
     fx_model_options mo;
     fx_model* m = NULL;
-    int opened = 0, refused = 0;
+    int opened = 0;
     classify(model, order, IMAGES, &o, free_of_limits);
     IS(FX_OK, fx_model_options_default(&mo, sizeof mo));
     for (mo.memory_budget = 1 << 20; opened < 3; mo.memory_budget += mo.memory_budget / 8) {
@@ -276,13 +277,25 @@ static void test_budget(const char* path) {
             result.struct_size = sizeof result;
             status = fx_classify(m, &image, 1, &o, &result);
             CHECK(status == FX_OK || (status == FX_OUT_OF_MEMORY && result.status == FX_OUT_OF_MEMORY));
-            refused += status != FX_OK;
             if (status == FX_OK) {
                 classify(m, order, IMAGES, &o, limited), ++opened;
                 for (int i = 0; i < IMAGES; ++i) same(&free_of_limits[i], &limited[i]);
             }
         }
         IS(FX_OK, fx_model_close(m));
+    }
+    { /* what grows with an image counts as well */
+        enum { LARGE = 6000 };
+        unsigned char* deep = calloc((size_t)LARGE * LARGE, 2);
+        fx_image image = {sizeof image, deep, LARGE, LARGE, 0, FX_GRAY16, 0};
+        fx_result result;
+        CHECK(deep != NULL && mo.memory_budget < (int64_t)LARGE * LARGE);
+        memset(&result, 0, sizeof result);
+        result.struct_size = sizeof result;
+        IS(FX_OK, fx_model_open(path, &mo, &m));
+        IS(FX_OUT_OF_MEMORY, fx_classify(m, &image, 1, &o, &result));
+        IS(FX_OK, fx_model_close(m));
+        free(deep);
     }
 }
 
@@ -413,6 +426,53 @@ static void on_log(int32_t level, const char* text, void* user) {
     CHECK(fx_set_log_callback(NULL, 0, NULL) == FX_BAD_ARGUMENT);
 }
 
+/* These texts have no character of four bytes. */
+static void check_line(const char* text) {
+    for (const unsigned char* c = (const unsigned char*)text; *c;) {
+        int more = *c < 0x80 ? 0 : *c >= 0xe0 ? 2 : 1;
+        CHECK(*c >= 0x20 && *c != 0x7f && !(*c >= 0x80 && *c < 0xc2));
+        for (++c; more > 0; --more, ++c) CHECK((*c & 0xc0) == 0x80);
+    }
+}
+
+static void on_line(int32_t level, const char* text, void* user) {
+    (void)level;
+    ++*(int*)user;
+    check_line(text);
+}
+
+/* One line of UTF-8 reaches the caller and the log, whatever is in a path or a setting: a forged line would be believed. */
+static void test_texts(const char* path) {
+    static const char* const paths[] = {"/nowhere/\xff\xfe\x80", "/nowhere\n2026-01-01 opened model of good repute",
+                                        "/nowhere/\x1b[2J\xc2\x9b\xe2\x80\xa8", "/\xed\xa0\x80"};
+    static const char* const isas[] = {"avx2\nopened", "\xff"};
+    static char much[6002];
+    fx_model_options o;
+    fx_model* m;
+    logged = 0;
+    IS(FX_OK, fx_model_options_default(&o, sizeof o));
+    IS(FX_OK, fx_set_log_callback(on_line, FX_LOG_DEBUG, &logged));
+    for (int i = 0; i < 4; ++i) {
+        IS(FX_BAD_MODEL, fx_model_open(paths[i], NULL, &m));
+        check_line(fx_last_error());
+        CHECK(strstr(fx_last_error(), "\\x"));
+    }
+    for (int i = 0; i < 2; ++i) {
+        o.isa = isas[i];
+        IS(FX_UNAVAILABLE, fx_model_open(path, &o, &m));
+        check_line(fx_last_error());
+        CHECK(strstr(fx_last_error(), "\\x"));
+    }
+    for (int start = 0; start < 2; ++start) { /* cut in the middle of a character */
+        much[0] = 'a';
+        for (int j = 0; j < 3000; ++j) memcpy(much + start + 2 * j, "\xc3\xa9", 2);
+        IS(FX_BAD_MODEL, fx_model_open(much, NULL, &m));
+        check_line(fx_last_error());
+    }
+    CHECK(logged >= 8);
+    IS(FX_OK, fx_set_log_callback(NULL, 0, NULL));
+}
+
 static void test_log(void) {
     IS(FX_BAD_ARGUMENT, fx_set_log_callback(on_log, 9, &logged));
     IS(FX_OK, fx_set_log_callback(on_log, FX_LOG_DEBUG, &logged));
@@ -456,6 +516,40 @@ static void test_signals(const char* path) {
     CHECK(sigaction(SIGUSR1, &action, &before) == 0 && raise(SIGUSR1) == 0 && sigaction(SIGUSR1, &before, NULL) == 0);
 }
 
+static sem_t callback_entered, callback_may_end;
+static void slow_log(int32_t level, const char* text, void* user) {
+    (void)level, (void)text, (void)user;
+    sem_post(&callback_entered);
+    sem_wait(&callback_may_end);
+}
+
+static void* fail_loudly(void* context) {
+    (void)context;
+    IS(FX_BAD_ARGUMENT, fx_model_warmup(NULL, 1));
+    return NULL;
+}
+
+/* A child inherits locks as they are and not the threads that would release them. */
+static void test_fork_in_callback(void) {
+    pthread_t thread;
+    pid_t child;
+    int status = -1;
+    CHECK(sem_init(&callback_entered, 0, 0) == 0 && sem_init(&callback_may_end, 0, 0) == 0);
+    IS(FX_OK, fx_set_log_callback(slow_log, FX_LOG_DEBUG, NULL));
+    CHECK(pthread_create(&thread, NULL, fail_loudly, NULL) == 0);
+    CHECK(sem_wait(&callback_entered) == 0);
+    child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        alarm(60);
+        _exit(fx_set_log_callback(NULL, 0, NULL) == FX_OK && fx_model_close(model) == FX_OK ? 0 : 2);
+    }
+    CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    CHECK(sem_post(&callback_may_end) == 0);
+    CHECK(pthread_join(thread, NULL) == 0);
+    IS(FX_OK, fx_set_log_callback(NULL, 0, NULL));
+}
+
 static void test_fork(void) {
     int status = -1;
     const pid_t child = fork();
@@ -497,8 +591,10 @@ int main(int argc, char** argv) {
     TEST(closed, test_closed(argv[1]))
     TEST(growth, test_growth())
     TEST(log, test_log())
+    TEST(texts, test_texts(argv[1]))
     TEST(self_test, test_self_test(strstr(info.encoder, "openvino") != NULL))
     TEST(signals, test_signals(argv[1]))
+    TEST(fork_in_callback, test_fork_in_callback())
     TEST(fork, test_fork())
     IS(FX_OK, fx_model_close(model));
     return 0;
