@@ -48,7 +48,8 @@ class OpenVINOEncoder:
         except RuntimeError as error:
             raise ModelFormatError(f"OpenVINO cannot load {path}: {str(error).splitlines()[0]}") from None
         # The weights are packed now; the mapped originals would count twice.
-        release_file_pages(onnx_file.data_file(path))
+        constants = [operation.data for operation in model.get_ops() if operation.get_type_name() == "Constant"]
+        release_file_pages(onnx_file.data_file(path), constants)
         # OpenVINO keeps every name that a value had; the published one is among them.
         self._names = [next(name for name in sorted(output.get_names()) if name in PUBLISHED) for output in self._compiled.outputs]
         in_flight = max(2, self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
