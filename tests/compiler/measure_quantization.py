@@ -21,10 +21,10 @@ import numpy as np  # noqa: E402
 
 import fundus  # noqa: E402
 from fusedx.compiler import quantize, trunks  # noqa: E402
-from fusedx.compiler.compile import _output_shapes  # noqa: E402
 from fusedx.demo import MODEL  # noqa: E402
 from fusedx.engine import compiled, preprocess  # noqa: E402
 from fusedx.engine.encoder import Encoder, onnx_file, open_encoder  # noqa: E402
+from fusedx.engine.encoder.network import output_shapes  # noqa: E402
 from fusedx.engine.manifest import Manifest  # noqa: E402
 
 CALIBRATED_WITH, REPEATS = 64, 30
@@ -58,7 +58,7 @@ def main() -> None:
         int8, _ = quantize.quantize_encoder(graph, network, known, trunks=trunks.TRUNKS | also)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / compiled.ENCODER
-            onnx_file.write(int8, path, _output_shapes(network), 224)
+            onnx_file.write(int8, path, output_shapes(network), 224)
             encoder, size = open_encoder("openvino", path), onnx_file.data_file(path).stat().st_size
             got = encoder.run(new)
         report = quantize._report(int8, right, got)

@@ -13,9 +13,9 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import tiny  # noqa: E402
 from fusedx.compiler import calibration, checkpoint, quantize, trunks  # noqa: E402
-from fusedx.compiler.compile import _output_shapes  # noqa: E402
 from fusedx.engine.encoder import network, onnx_file, open_encoder, qdq  # noqa: E402
 from fusedx.engine.encoder.graph import Graph  # noqa: E402
+from fusedx.engine.encoder.network import output_shapes  # noqa: E402
 from fusedx.engine.encoder.reference import ReferenceEncoder  # noqa: E402
 from fusedx.engine.encoder.tensorrt.typed import typed  # noqa: E402
 from fusedx.engine.errors import ConfigError, UnavailableError  # noqa: E402
@@ -65,7 +65,7 @@ def made(images, tmp_path_factory) -> dict[str, tuple]:
         graph = network.build(ckpt.network, ckpt.prior, ckpt.model)
         int8, report = quantize.quantize_encoder(graph, ckpt.network, images)
         path = where / "encoder.onnx"
-        onnx_file.write(int8, path, _output_shapes(ckpt.network), 224)
+        onnx_file.write(int8, path, output_shapes(ckpt.network), 224)
         out[family] = ckpt.network, graph, int8, report, path
     return out
 
@@ -142,7 +142,7 @@ def test_what_is_quantised(family, made):
 def test_deterministic(family, made, images, tmp_path):
     net, graph, _, report, path = made[family]
     again, second = quantize.quantize_encoder(graph, net, images)
-    onnx_file.write(again, tmp_path / "encoder.onnx", _output_shapes(net), 224)
+    onnx_file.write(again, tmp_path / "encoder.onnx", output_shapes(net), 224)
     for one, two in ((path, tmp_path / "encoder.onnx"), (onnx_file.data_file(path), tmp_path / "encoder.onnx.data")):
         assert hashlib.sha256(one.read_bytes()).digest() == hashlib.sha256(two.read_bytes()).digest()
     assert second == report

@@ -18,6 +18,7 @@ from fusedx.compiler.quantize_trunk import quantize_trunk, require_nncf
 from fusedx.compiler.trunks import IMAGE, TRUNKS, find, replace
 from fusedx.engine.encoder import onnx_file, open_encoder, qdq
 from fusedx.engine.encoder.graph import Graph
+from fusedx.engine.encoder.network import output_shapes
 from fusedx.engine.errors import ConfigError
 from fusedx.engine.manifest import IMAGE_SIZE, REGIONS, Network
 
@@ -86,10 +87,8 @@ def quantize_encoder(
 
 def _run(graph: Graph, network: Network, batch: np.ndarray, folder: Path) -> dict[str, np.ndarray]:
     """Every output, by the encoder that processors use."""
-    from fusedx.compiler.compile import _output_shapes
-
     path = folder / "encoder.onnx"
-    onnx_file.write(graph, path, _output_shapes(network), IMAGE_SIZE)
+    onnx_file.write(graph, path, output_shapes(network), IMAGE_SIZE)
     return dict(open_encoder("openvino", path).run(batch))
 
 
