@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+import fusedx  # noqa: E402
 import tiny  # noqa: E402
 from fusedx.compiler import calibration, checkpoint, quantize, trunks  # noqa: E402
 from fusedx.engine.encoder import network, onnx_file, open_encoder, qdq  # noqa: E402
@@ -19,6 +20,7 @@ from fusedx.engine.encoder.network import output_shapes  # noqa: E402
 from fusedx.engine.encoder.reference import ReferenceEncoder  # noqa: E402
 from fusedx.engine.encoder.tensorrt.typed import typed  # noqa: E402
 from fusedx.engine.errors import ConfigError, UnavailableError  # noqa: E402
+from fusedx.verify import verify  # noqa: E402
 
 nncf = pytest.importorskip("nncf", reason="needs nncf: pip install 'fusedx[quantize]'")
 
@@ -212,3 +214,19 @@ def test_ranges_that_int8_cannot_hold(made, images):
         return
     assert isinstance(int8, Graph)
     qdq.check(int8)
+
+
+@families
+def test_whole_model_in_int8(family, folder, tmp_path):
+    """Compiled by one call; says of itself, loaded and in every prediction, that its encoder is int8; verify holds it to float64."""
+    source = tiny.write_v1(tmp_path / "ckpt") if family == "v1" else tiny.write_v2(tmp_path / "last.ckpt")
+    settings = {"precision": "int8", "encoder_precision": "int8", "calibration": folder}
+    made = fusedx.compile_checkpoint(source, tmp_path / "m.fusedx", **settings)
+    assert made.manifest.encoder_precision == "int8" and made.manifest.versions["nncf"] == nncf.__version__
+    assert any("int8 encoder:" in note for note in made.manifest.notes) and any("17 pictures" in note for note in made.manifest.notes)
+    model = fusedx.load(made.path)
+    assert (model.runtime["precision"], model.runtime["encoder_precision"]) == ("int8", "int8")
+    assert model.classify(picture(3)).provenance["encoder_precision"] == "int8"
+    assert fusedx.load(made.path, encoder="reference").runtime["encoder_precision"] == "int8"
+    report = verify(made.path)
+    assert report.ok, report
