@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -238,7 +239,9 @@ try:
 except KeyboardInterrupt:
     print("interrupted")
 """
-    done = subprocess.run([sys.executable, "-c", code, compiled("v1", "fp32")], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", code, compiled("v1", "fp32")]
+    environment = os.environ | {"PYTHONPATH": str(Path(fusedx.__file__).parents[1])}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
 
 
