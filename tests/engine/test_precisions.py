@@ -34,6 +34,7 @@ from fusedx.compiler import compile_checkpoint  # noqa: E402
 
 LOW = tuple(p for p in PRECISIONS if p != "fp32")
 FAMILIES = ("v1", "v2")
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(fusedx.__file__).parents[1])}  # the package that is tested, installed or not
 needs_native = pytest.mark.skipif(native_module.native is None, reason="the native module is not built")
 
 
@@ -240,8 +241,7 @@ except KeyboardInterrupt:
     print("interrupted")
 """
     command = [sys.executable, "-c", code, compiled("v1", "fp32")]
-    environment = os.environ | {"PYTHONPATH": str(Path(fusedx.__file__).parents[1])}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
 
 
@@ -292,7 +292,8 @@ else:
     print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
 """
     path = tmp_path / "t.safetensors"
-    subprocess.run([sys.executable, "-c", code, str(path), "make"], check=True)
-    grown = int(subprocess.run([sys.executable, "-c", code, str(path), "load"], check=True, capture_output=True, text=True).stdout)
+    command = [sys.executable, "-c", code, str(path)]
+    subprocess.run([*command, "make"], env=ENVIRONMENT, check=True)
+    grown = int(subprocess.run([*command, "load"], env=ENVIRONMENT, check=True, capture_output=True, text=True).stdout)
     matrices = 2 * 4096 * 4096  # int8; twice, at the moment when the mapped file and the copy are both there, and 134 MB in float32
     assert grown < 2.5 * matrices
