@@ -80,7 +80,10 @@ class StoredDenoiser:
     @staticmethod
     def from_arrays(arrays: dict[str, np.ndarray], network: Network, schedule: Schedule, precision: str) -> StoredDenoiser:
         """Check names, shapes and dtypes against the manifest, and the coefficients against its schedule."""
-        expected = stored_shapes(network, schedule.steps, precision)
+        try:
+            expected = stored_shapes(network, schedule.steps, precision)
+        except ValueError as error:
+            raise ModelFormatError(f"denoiser.safetensors: {error}") from None
         if set(arrays) != set(expected):
             missing, further = sorted(set(expected) - set(arrays)), sorted(set(arrays) - set(expected))
             raise ModelFormatError(
