@@ -31,6 +31,7 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "python"), str(ROOT / "tools"), str(ROOT / "benchmarks")]
+import drawings  # noqa: E402
 import machine  # noqa: E402
 from cpu_bench import chain_part, opening  # noqa: E402
 from cpu_bench.company import others  # noqa: E402
@@ -47,6 +48,8 @@ PRECISIONS = ("fp32", "bf16", "fp16", "int8", "int4")
 #: Rows -> precisions of fusedx; libraries take part where there is a requirement against them.
 CHAINS = {1: PRECISIONS, 16: PRECISIONS, 32: ("int8",)}
 AGAINST = (1, 16)
+#: Drawings, for the encoder in int8.
+CALIBRATED_WITH = 64
 LIBRARIES = ("torch eager", "torch.compile", "ONNX Runtime", "OpenVINO")
 
 
@@ -161,7 +164,7 @@ def library_forms(names: list[str], threads: int) -> list[list[Form]]:
 def run_whole(
     results: Results, case: golden.GoldenCase, checkpoint: Path, compiled: dict[str, Path], args: argparse.Namespace, folder: Path
 ) -> None:
-    """The chain in each precision with the encoder in float32, and both in int8 (calibrated on the demonstration's pictures)."""
+    """The chain in each precision with the encoder in float32, and both in int8 (calibrated on drawings)."""
     import fusedx
     from cpu_bench import whole
 
@@ -170,7 +173,7 @@ def run_whole(
     if not args.quick:
         try:
             small = folder / "int8-encoder.fusedx"
-            pictures = ROOT / "python" / "fusedx" / "demo" / "images"
+            pictures = drawings.folder(folder / "pictures", seed=7, count=CALIBRATED_WITH)
             fusedx.compile_checkpoint(checkpoint, small, precision="int8", encoder_precision="int8", calibration=pictures)
             models[whole.name("int8", "int8")] = fusedx.load(small, verify=False)
         except fusedx.FusedxError as error:

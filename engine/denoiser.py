@@ -80,7 +80,10 @@ class StoredDenoiser:
     @staticmethod
     def from_arrays(arrays: dict[str, np.ndarray], network: Network, schedule: Schedule, precision: str) -> StoredDenoiser:
         """Check names, shapes and dtypes against the manifest, and the coefficients against its schedule."""
-        expected = stored_shapes(network, schedule.steps, precision)
+        try:
+            expected = stored_shapes(network, schedule.steps, precision)
+        except ValueError as error:
+            raise ModelFormatError(f"denoiser.safetensors: {error}") from None
         if set(arrays) != set(expected):
             missing, further = sorted(set(expected) - set(arrays)), sorted(set(arrays) - set(expected))
             raise ModelFormatError(
@@ -91,6 +94,9 @@ class StoredDenoiser:
             if arrays[name].shape != shape or dtype_name(arrays[name]) != dtype:
                 got = f"{dtype_name(arrays[name])} {list(arrays[name].shape)}"
                 raise ModelFormatError(f"denoiser.safetensors: {name} is {got}, the manifest implies {dtype} {list(shape)}")
+        for name in LARGE if precision != "fp32" else ():
+            if not packed.padding_is_zero(arrays[f"{name}.panels"], precision, network.feature_dim, network.feature_dim):
+                raise ModelFormatError(f"denoiser.safetensors: {name}.panels has weights past the matrix; compile the checkpoint again")
         # Not to the last bit: some schedules take a cosine or an exponential of the C library, which differ between machines.
         derived = chain_program(schedule, v2=network.family == "diffmic-v2").coefficients
         if not np.allclose(arrays["coefficients"], derived, rtol=1e-5, atol=1e-9):

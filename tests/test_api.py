@@ -184,7 +184,7 @@ def test_the_choice_prints_itself(small_model) -> None:
     code = f"import fusedx; fusedx.load({str(small_model)!r})"
     environment = {"PYTHONPATH": str(Path(fusedx.__file__).parents[1]), "FUSEDX_LOG": "info"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-    assert "encoder openvino (float32), backend" in done.stderr
+    assert "encoder openvino (fp32), backend" in done.stderr
     done = subprocess.run([sys.executable, "-c", code], env=environment | {"FUSEDX_LOG": "loud"}, capture_output=True, text=True)
     assert done.returncode and "FUSEDX_LOG must be one of" in done.stderr
 

@@ -1,6 +1,7 @@
 #include "model/manifest.hpp"
 
 #include <algorithm>
+#include <iterator>
 #include <set>
 
 #include "error.hpp"
@@ -16,7 +17,7 @@ constexpr const char* kFormat = "fusedx-compiled-model";
 constexpr uint64_t kFormatVersion = 1;
 constexpr uint64_t kMaxClasses = 1000, kMaxDraws = 1 << 16, kMaxFileBytes = uint64_t{1} << 50;
 
-const std::vector<std::string> kPrecisions = {"fp32", "bf16", "fp16", "int8", "int4"};  // in the order of WeightFormat
+const std::vector<std::string> kPrecisions(std::begin(kWeightFormats), std::end(kWeightFormats));
 
 [[noreturn]] void refuse(const std::string& what) { throw Error(Status::bad_model, "manifest.json" + what); }
 

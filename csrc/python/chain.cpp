@@ -11,7 +11,6 @@
 namespace {
 
 using Arrays = std::map<std::string, py::array>;
-constexpr const char* kPrecisions[] = {"fp32", "bf16", "fp16", "int8", "int4"};
 
 class PythonChain {
 public:
@@ -65,7 +64,7 @@ public:
     }
 
     const fusedx::Chain& chain() const { return *chain_; }
-    std::string precision() const { return kPrecisions[static_cast<int>(view_.weight2.format)]; }
+    std::string precision() const { return fusedx::kWeightFormats[static_cast<int>(view_.weight2.format)]; }
 
 private:
     // Ctrl-C reaches the interpreter only when somebody asks: between steps, ten times a second at most.

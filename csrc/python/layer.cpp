@@ -1,6 +1,8 @@
 // kernels/conditional_layer: weights, packed once, and the layer.
 #include "conditional_layer/conditional_layer.hpp"
 
+#include <iterator>
+
 #include "arguments.hpp"
 #include "conditional_layer/weights.hpp"
 #include "weights.hpp"
@@ -8,10 +10,12 @@
 using fusedx::WeightFormat;
 
 fusedx::WeightFormat weight_format(const std::string& name) {
-    constexpr const char* kNames[] = {"fp32", "bf16", "fp16", "int8", "int4"};
-    for (int i = 0; i < 5; ++i)
-        if (name == kNames[i]) return static_cast<WeightFormat>(i);
-    throw py::value_error("unknown weight format '" + name.substr(0, 100) + "'; there are: fp32, bf16, fp16, int8, int4");
+    std::string list;
+    for (int i = 0; i < static_cast<int>(std::size(fusedx::kWeightFormats)); ++i) {
+        if (name == fusedx::kWeightFormats[i]) return static_cast<WeightFormat>(i);
+        list.append(i ? ", " : "").append(fusedx::kWeightFormats[i]);
+    }
+    throw py::value_error("unknown weight format '" + name.substr(0, 100) + "'; there are: " + list);
 }
 
 fusedx::PackedView packed_view(const std::string& name, WeightFormat format, int64_t outputs, int64_t inputs, const py::array& panels,

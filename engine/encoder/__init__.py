@@ -22,6 +22,7 @@ class Encoder(Protocol):
     """
 
     name: str
+    #: Of its arithmetic: fp64 | fp32, bf16 or fp16 on a device; int8 weights are what the graph that it runs says.
     precision: str
 
     def run(self, images: Any) -> Mapping[str, np.ndarray]:

@@ -39,6 +39,20 @@ def build(network: Network, prior: Weights, model: Weights, dtype: type[np.float
     return g.graph
 
 
+def output_shapes(network: Network) -> dict[str, tuple[tuple[int | str, ...], type]]:
+    """Output name -> (shape, dtype) as the ONNX file declares them, the batch free."""
+    c, f, b = network.num_classes, network.feature_dim, "batch"
+    shapes: dict[str, tuple[tuple[int | str, ...], type]] = {
+        "saliency": ((b, c, GRID, GRID), np.float32),
+        "patch_locations": ((b, REGIONS, 2), np.int64),
+        "patch_attention": ((b, REGIONS), np.float32),
+        "roi_features": ((b, f, REGIONS), np.float32),
+    }
+    shapes |= {name: ((b, c), np.float32) for name in ("y_global", "y_local", "y_fusion", "prior")}
+    shapes |= {name: ((b, f), np.float32) for name in ("feature", "image_feature", "fused_feature")}
+    return {name: shapes[name] for name in OUTPUTS[network.family]}
+
+
 def _prior(g: GraphBuilder, w: Weights, network: Network) -> str:
     """Publish saliency, regions, both logits and the prior; return the chosen tiles [B*6,1,32,32]."""
     classes, arch, width = network.num_classes, network.prior_arch, network.backbone_width

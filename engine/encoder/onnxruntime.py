@@ -14,7 +14,7 @@ class ONNXRuntimeEncoder:
     """See :class:`fusedx.engine.encoder.Encoder`."""
 
     name = "onnxruntime"
-    precision = "float32"
+    precision = "fp32"
 
     def __init__(self, path: Path, threads: int | None) -> None:
         options = ort.SessionOptions()

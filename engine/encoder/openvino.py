@@ -32,7 +32,7 @@ class OpenVINOEncoder:
     """See :class:`fusedx.engine.encoder.Encoder`."""
 
     name = "openvino"
-    precision = "float32"
+    precision = "fp32"
 
     def __init__(self, path: Path, threads: int | None) -> None:
         onnx_file.read(path)  # our own checks come before a parser that trusts its input

@@ -17,7 +17,7 @@ class ReferenceEncoder:
     """Evaluates a graph in float64, from a compiled model's file or from a graph built of a checkpoint's tensors."""
 
     name = "reference"
-    precision = "float64"
+    precision = "fp64"
 
     def __init__(self, graph: Graph) -> None:
         self._graph = graph

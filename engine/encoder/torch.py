@@ -17,7 +17,7 @@ class TorchEncoder:
     """See :class:`fusedx.engine.encoder.Encoder`."""
 
     name = "torch"
-    precision = "float32"
+    precision = "fp32"
 
     def __init__(self, path: Path, threads: int | None) -> None:
         self._threads = threads

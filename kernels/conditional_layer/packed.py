@@ -81,6 +81,22 @@ def unpack(arrays: dict[str, np.ndarray], form: str, outputs: int, inputs: int) 
     return (q.reshape(len(q), -1, GROUP) * scale[:, :, None]).reshape(q.shape)[:outputs, :inputs]
 
 
+def padding_is_zero(panels: np.ndarray, form: str, outputs: int, inputs: int) -> bool:
+    """Whether what lies past the last output and the last input is as :func:`pack` writes it: zero weights."""
+    if form == "fp32":
+        return True
+    if form in ("bf16", "fp16"):
+        return not (outputs % PANEL and panels[-1, :, outputs % PANEL :].view(np.uint16).any())
+    n = outputs % WIDE_PANEL
+    if form == "int8":
+        return not (n and panels[-1, :, n:].any()) and not (inputs % QUAD and panels[:, -1, :, inputs % QUAD :].any())
+    if n and (panels[-1, :, :, n:] != 0x88).any():
+        return False
+    low = np.arange(GROUP // 2).reshape(-1, 1, QUAD)  # a byte's inputs within the group: this, and 32 farther
+    used, last = (inputs - 1) % GROUP + 1, panels[:, -1]
+    return not ((last & 15 != 8) & (low >= used)).any() and not ((last >> 4 != 8) & (low + GROUP // 2 >= used)).any()
+
+
 def _padded(x: np.ndarray, rows: int, columns: int, value: int) -> np.ndarray:
     n, k = x.shape
     return np.pad(x, ((0, -n % rows), (0, -k % columns)), constant_values=value)

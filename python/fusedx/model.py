@@ -75,14 +75,16 @@ def load(
         compiled, gpu, precision=precision, backend=backend, encoder=encoder, encoder_threads=encoder_threads,
         graphs=graphs, batch_invariant=batch_invariant,
     )  # fmt: skip
-    log.info(
-        "loaded %s: %s, encoder %s (%s), backend %s (%s)",
-        compiled.path, gpu or "cpu", engine.encoder.name, engine.encoder.precision, engine.chains.name, engine.chains.precision,
-    )  # fmt: skip
     options = read_options or ReadOptions()
     if options.exif_orientation is None:
         options = replace(options, exif_orientation=compiled.manifest.preprocessing.exif_orientation)
-    return Model(compiled, engine, "cpu" if gpu is None else f"cuda:{gpu.index}", preparation, options)
+    model = Model(compiled, engine, "cpu" if gpu is None else f"cuda:{gpu.index}", preparation, options)
+    how = model.runtime
+    log.info(
+        "loaded %s: %s, encoder %s (%s), backend %s (%s)",
+        compiled.path, gpu or "cpu", how["encoder"], how["encoder_precision"], how["backend"], how["precision"],
+    )  # fmt: skip
+    return model
 
 
 def usable_processors() -> int:
@@ -125,11 +127,13 @@ class Model:
 
     @property
     def runtime(self) -> dict[str, str]:
-        """What computes: device, weights' precision, encoder, backend."""
+        """What computes: device, precision of the denoiser's weights, encoder, its precision (int8 where it was compiled so), backend."""
+        int8 = self.manifest.encoder_precision == "int8"
         return {
             "device": self._device,
             "precision": self._engine.chains.precision,
             "encoder": self._engine.encoder.name,
+            "encoder_precision": "int8" if int8 else self._engine.encoder.precision,
             "backend": self._engine.chains.name,
         }
 
@@ -317,7 +321,6 @@ class Model:
                 "task": self.manifest.task,
                 "seed": seed,
                 **self.runtime,
-                "encoder_precision": self.manifest.encoder_precision,
                 "input": item.notes,
             },
         )

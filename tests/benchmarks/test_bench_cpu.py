@@ -16,11 +16,12 @@ pytest.importorskip("onnxruntime", reason="needs onnxruntime")
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "tools")]
 import bench_cpu  # noqa: E402
+import drawings  # noqa: E402
 from cpu_bench import chain_part, fusedx_forms, limits, onnxruntime_forms, requirements, results, torch_forms, whole  # noqa: E402
 from cpu_bench.contender import Form, Opened  # noqa: E402
 from cpu_bench.problem import exact_eps, relative_error  # noqa: E402
 from fusedx import golden  # noqa: E402
-from fusedx.compiler import compile_checkpoint  # noqa: E402
+from fusedx.compiler import calibration, compile_checkpoint  # noqa: E402
 from fusedx.engine.compiled import open_model  # noqa: E402
 from fusedx.kernels import native_module  # noqa: E402
 from requirement import Target  # noqa: E402
@@ -196,3 +197,10 @@ def test_quick_run_prints_and_writes_every_requirement(small_checkpoint, tmp_pat
 def test_an_unknown_library_is_refused_with_the_list():
     with pytest.raises(SystemExit, match="no jax; there are: torch eager"):
         bench_cpu.library_forms(["jax"], 1)
+
+
+def test_drawings_calibrate_an_encoder(tmp_path):
+    """Their folder is read as the same images, and enough of them."""
+    folder = drawings.folder(tmp_path / "pictures", seed=7, count=calibration.FEWEST)
+    assert np.array_equal(np.stack(calibration.read_folder(folder).images), drawings.images(7, calibration.FEWEST))
+    assert bench_cpu.CALIBRATED_WITH >= calibration.FEWEST

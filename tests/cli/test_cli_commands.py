@@ -36,8 +36,46 @@ def test_doctor(run):
     assert gpu["triton"] and gpu["torch"] and gpu["cache"]
     assert set(found["encoders"]) == {"openvino", "onnxruntime", "torch", "reference"} and set(found["backends"]) == {"native", "python"}
     assert not any(isinstance(section, dict) and set(section) == {"error"} for section in found.values())
+    if found["native"]["loadable"]:
+        assert found["native"]["precisions"] == ["fp32", "bf16", "fp16", "int8", "int4"]
     text = run("doctor")
     assert text.returncode == 0 and "ready to use a GPU" in text.stdout and "native module" in text.stdout
+
+
+@pytest.mark.parametrize(
+    "missing, task", [("yaml", "compile"), ("nncf", "compile an encoder in int8"), ("onnxruntime", "compile an encoder in int8")]
+)
+def test_doctor_names_what_a_task_lacks_as_compiling_does(missing, task, monkeypatch, tmp_path):
+    """Whatever compiling refuses to begin without, the doctor knows, and nothing else."""
+    import fusedx
+    from fusedx.cli import diagnosis, packages
+    from fusedx.compiler import compile as compiling
+
+    package = "pyyaml" if missing == "yaml" else missing
+    version, find = packages._version, compiling.find_spec
+    monkeypatch.setattr(packages, "_version", lambda name: None if name == package else "1")
+    monkeypatch.setattr(packages, "problem_of", lambda module: None)
+    monkeypatch.setattr(compiling, "find_spec", lambda name: None if name == missing else find("json"))
+    found = {"packages": packages.packages(), "encoders": {"openvino": None}, "gpu": {"reason": "none"}}
+    assert package in diagnosis.ready(found)[task]
+    with pytest.raises(fusedx.UnavailableError, match=package):
+        compiling.compile_checkpoint("/nowhere", tmp_path / "m", encoder_precision="int8", calibration="/nowhere")
+    monkeypatch.setattr(packages, "_version", lambda name: None if name == "safetensors" else "1")
+    found["packages"] = packages.packages()
+    assert version("numpy") and diagnosis.ready(found)[task] is None
+
+
+def test_doctor_says_whether_the_c_library_is_there_and_loads(monkeypatch, tmp_path):
+    import fusedx
+    from fusedx.cli import diagnosis, doctor
+
+    monkeypatch.setattr(fusedx, "__file__", str(tmp_path / "__init__.py"))
+    assert "this installation has none" in doctor._library({"library": diagnosis.library()})
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "libfusedx.so.0").write_bytes(b"\x7fELF, but not one")
+    found = diagnosis.library()
+    assert found["version"] is None and "does not load" in found["reason"] and found["path"].endswith("libfusedx.so.0")
+    assert "does not load" in doctor._library({"library": found})
 
 
 def test_doctor_does_not_import_torch():
@@ -71,7 +109,7 @@ def test_doctor_survives_anything(monkeypatch):
     def fail(*arguments):
         raise RuntimeError("out of order")
 
-    for name in ("cpu", "native", "encoders", "backends", "packages", "dicom", "threads", "huge_pages"):
+    for name in ("cpu", "native", "library", "encoders", "backends", "packages", "dicom", "threads", "huge_pages"):
         monkeypatch.setattr(diagnosis, name, fail)
     for arguments in (["doctor"], ["doctor", "--json"]):
         done = CliRunner().invoke(commands, arguments)

@@ -16,7 +16,7 @@ import pytest
 import fusedx
 import tiny
 from fusedx.compiler import compile as compiling
-from fusedx.compiler import compile_checkpoint
+from fusedx.compiler import compile_checkpoint, output_folder
 from fusedx.engine import compiled
 from fusedx.engine.encoder import onnx_file
 from fusedx.engine.errors import FusedxError, ModelFormatError
@@ -188,7 +188,7 @@ def test_interrupted_while_replacing(exchange, kind, source, tmp_path, monkeypat
     """The last moment: whatever happens, one whole model is under the name."""
     target = compile_checkpoint(source, tmp_path / "m.fusedx", steps=3).path
     if not exchange:  # a file system without RENAME_EXCHANGE
-        monkeypatch.setattr(compiling, "_exchange", lambda a, b: False)
+        monkeypatch.setattr(output_folder, "_exchange", lambda a, b: False)
     compile_checkpoint(source, target, steps=5, overwrite=True)
     assert steps_of(target) == 5 and os.listdir(tmp_path) == ["m.fusedx"]
 
@@ -200,7 +200,7 @@ def test_interrupted_while_replacing(exchange, kind, source, tmp_path, monkeypat
         return rename(self, other)
 
     monkeypatch.setattr(Path, "rename", fail)
-    monkeypatch.setattr(compiling, "_exchange", lambda a, b: False)
+    monkeypatch.setattr(output_folder, "_exchange", lambda a, b: False)
     with pytest.raises((ModelFormatError, KeyboardInterrupt)):
         compile_checkpoint(source, target, steps=6, overwrite=True)
     assert steps_of(target) == 5 and os.listdir(tmp_path) == ["m.fusedx"]

@@ -11,14 +11,16 @@ import pytest
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+import fusedx  # noqa: E402
 import tiny  # noqa: E402
 from fusedx.compiler import calibration, checkpoint, quantize, trunks  # noqa: E402
-from fusedx.compiler.compile import _output_shapes  # noqa: E402
 from fusedx.engine.encoder import network, onnx_file, open_encoder, qdq  # noqa: E402
 from fusedx.engine.encoder.graph import Graph  # noqa: E402
+from fusedx.engine.encoder.network import output_shapes  # noqa: E402
 from fusedx.engine.encoder.reference import ReferenceEncoder  # noqa: E402
 from fusedx.engine.encoder.tensorrt.typed import typed  # noqa: E402
 from fusedx.engine.errors import ConfigError, UnavailableError  # noqa: E402
+from fusedx.verify import verify  # noqa: E402
 
 nncf = pytest.importorskip("nncf", reason="needs nncf: pip install 'fusedx[quantize]'")
 
@@ -65,7 +67,7 @@ def made(images, tmp_path_factory) -> dict[str, tuple]:
         graph = network.build(ckpt.network, ckpt.prior, ckpt.model)
         int8, report = quantize.quantize_encoder(graph, ckpt.network, images)
         path = where / "encoder.onnx"
-        onnx_file.write(int8, path, _output_shapes(ckpt.network), 224)
+        onnx_file.write(int8, path, output_shapes(ckpt.network), 224)
         out[family] = ckpt.network, graph, int8, report, path
     return out
 
@@ -142,7 +144,7 @@ def test_what_is_quantised(family, made):
 def test_deterministic(family, made, images, tmp_path):
     net, graph, _, report, path = made[family]
     again, second = quantize.quantize_encoder(graph, net, images)
-    onnx_file.write(again, tmp_path / "encoder.onnx", _output_shapes(net), 224)
+    onnx_file.write(again, tmp_path / "encoder.onnx", output_shapes(net), 224)
     for one, two in ((path, tmp_path / "encoder.onnx"), (onnx_file.data_file(path), tmp_path / "encoder.onnx.data")):
         assert hashlib.sha256(one.read_bytes()).digest() == hashlib.sha256(two.read_bytes()).digest()
     assert second == report
@@ -212,3 +214,19 @@ def test_ranges_that_int8_cannot_hold(made, images):
         return
     assert isinstance(int8, Graph)
     qdq.check(int8)
+
+
+@families
+def test_whole_model_in_int8(family, folder, tmp_path):
+    """Compiled by one call; says of itself, loaded and in every prediction, that its encoder is int8; verify holds it to float64."""
+    source = tiny.write_v1(tmp_path / "ckpt") if family == "v1" else tiny.write_v2(tmp_path / "last.ckpt")
+    settings = {"precision": "int8", "encoder_precision": "int8", "calibration": folder}
+    made = fusedx.compile_checkpoint(source, tmp_path / "m.fusedx", **settings)
+    assert made.manifest.encoder_precision == "int8" and made.manifest.versions["nncf"] == nncf.__version__
+    assert any("int8 encoder:" in note for note in made.manifest.notes) and any("17 pictures" in note for note in made.manifest.notes)
+    model = fusedx.load(made.path)
+    assert (model.runtime["precision"], model.runtime["encoder_precision"]) == ("int8", "int8")
+    assert model.classify(picture(3)).provenance["encoder_precision"] == "int8"
+    assert fusedx.load(made.path, encoder="reference").runtime["encoder_precision"] == "int8"
+    report = verify(made.path)
+    assert report.ok, report

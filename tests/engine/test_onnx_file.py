@@ -16,7 +16,6 @@ from onnx import AttributeProto, TensorProto, helper, numpy_helper
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "compiler"))
 import tiny  # noqa: E402
 from fusedx.compiler import checkpoint  # noqa: E402
-from fusedx.compiler.compile import _output_shapes  # noqa: E402
 from fusedx.engine.encoder import network, onnx_file  # noqa: E402
 from fusedx.engine.encoder.graph import Graph  # noqa: E402
 from fusedx.engine.errors import ModelFormatError  # noqa: E402
@@ -32,7 +31,7 @@ def built(tmp_path_factory) -> dict[str, tuple[Graph, Path]]:
         folder = tmp_path_factory.mktemp(name)
         ckpt = checkpoint.read(source(folder))
         graph = network.build(ckpt.network, ckpt.prior, ckpt.model)
-        onnx_file.write(graph, folder / "encoder.onnx", _output_shapes(ckpt.network), 224)
+        onnx_file.write(graph, folder / "encoder.onnx", network.output_shapes(ckpt.network), 224)
         out[name] = graph, folder / "encoder.onnx"
     return out
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -29,10 +30,13 @@ from fusedx.verify import TOLERANCE, relative_error
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "compiler"))
 import tiny  # noqa: E402
+from fusedx.cli.info import _cpu  # noqa: E402
 from fusedx.compiler import compile_checkpoint  # noqa: E402
+from fusedx.demo import MODEL as DEMO  # noqa: E402
 
 LOW = tuple(p for p in PRECISIONS if p != "fp32")
 FAMILIES = ("v1", "v2")
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(fusedx.__file__).parents[1])}  # the package that is tested, installed or not
 needs_native = pytest.mark.skipif(native_module.native is None, reason="the native module is not built")
 
 
@@ -166,7 +170,7 @@ def test_weights_that_a_format_cannot_hold(compiled):
 def test_not_finite_packed_weights_are_named(precision, name, value, compiled, tmp_path):
     path = Path(shutil.copytree(compiled("v1", precision), tmp_path / "m.fusedx"))
     arrays = {n: a.copy() for n, a in safetensors.read(path / "denoiser.safetensors").items()}
-    arrays[name].reshape(-1)[-1] = value
+    arrays[name].reshape(-1)[0] = value  # a weight, not padding
     safetensors.write(arrays, path / "denoiser.safetensors")
     manifest = json.loads((path / "manifest.json").read_text())
     manifest["files"]["denoiser.safetensors"] = dataclasses.asdict(file_entry(path / "denoiser.safetensors"))
@@ -238,7 +242,8 @@ try:
 except KeyboardInterrupt:
     print("interrupted")
 """
-    done = subprocess.run([sys.executable, "-c", code, compiled("v1", "fp32")], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", code, compiled("v1", "fp32")]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
 
 
@@ -265,6 +270,15 @@ def test_no_openvino_no_record(compiled, monkeypatch):
 
 
 @needs_native
+def test_wider_than_integers_can_be():
+    """int8 and int4 end at 65536 inputs; a manifest that says otherwise is refused, and `info` of a wide model in fp32 leaves them out."""
+    model = open_model(DEMO)
+    wide = dataclasses.replace(model.manifest, network=dataclasses.replace(model.manifest.network, feature_dim=65537))
+    with pytest.raises(ModelFormatError, match="at most 65536 inputs"):
+        StoredDenoiser.from_arrays({}, wide.network, wide.schedule, "int8")
+    assert "fp16" in _cpu(wide) and "int" not in _cpu(wide)
+
+
 def test_a_packed_model_never_becomes_float32(tmp_path):
     """Resident memory of loading int8: the packed matrices, and no float32 copy of them."""
     code = """
@@ -289,7 +303,8 @@ else:
     print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
 """
     path = tmp_path / "t.safetensors"
-    subprocess.run([sys.executable, "-c", code, str(path), "make"], check=True)
-    grown = int(subprocess.run([sys.executable, "-c", code, str(path), "load"], check=True, capture_output=True, text=True).stdout)
+    command = [sys.executable, "-c", code, str(path)]
+    subprocess.run([*command, "make"], env=ENVIRONMENT, check=True)
+    grown = int(subprocess.run([*command, "load"], env=ENVIRONMENT, check=True, capture_output=True, text=True).stdout)
     matrices = 2 * 4096 * 4096  # int8; twice, at the moment when the mapped file and the copy are both there, and 134 MB in float32
     assert grown < 2.5 * matrices

@@ -173,5 +173,5 @@ def test_warm_up_prepares_all_that_its_batches_need(small_model, backend):
 
 def test_the_runtime_says_what_computes(small_model):
     runtime = opened(small_model, "bf16").runtime
-    assert runtime == {"device": "cuda:0", "precision": "bf16", "encoder": "torch", "backend": "triton"}
+    assert runtime == {"device": "cuda:0", "precision": "bf16", "encoder": "torch", "encoder_precision": "bf16", "backend": "triton"}
     assert opened(small_model, "bf16").classify(pictures(1)[0]).provenance["device"] == "cuda:0"

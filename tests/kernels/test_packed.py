@@ -111,3 +111,18 @@ def test_refusals():
     for form in ("int8", "int4"):
         with pytest.raises(ValueError, match="at most 65536 inputs"):
             packed.shapes(form, 1, 65537)
+
+
+@pytest.mark.parametrize("form", [f for f in packed.FORMATS if f != "fp32"])
+@pytest.mark.parametrize("n, k", [(1, 1), (31, 3), (33, 65), (64, 64), (65, 33), (128, 126)])
+def test_padding(form, n, k):
+    """Any one element past the last output or input that is not zero is seen; none inside is taken for padding."""
+    parts = packed.pack(matrix(n, k), form)
+    panels, before = parts["panels"], packed.unpack(parts, form, n, k)
+    assert packed.padding_is_zero(panels, form, n, k)
+    for flat in np.random.default_rng(k).permutation(panels.size)[:400]:
+        for bits in (0x05, 0x50) if form == "int4" else (0x55,):
+            changed = panels.copy()
+            changed.reshape(-1).view(np.uint8 if panels.itemsize == 1 else np.uint16)[flat] ^= bits
+            inside = not np.array_equal(packed.unpack(parts | {"panels": changed}, form, n, k), before)
+            assert packed.padding_is_zero(changed, form, n, k) == inside

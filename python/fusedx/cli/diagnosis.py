@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import platform
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,7 @@ def diagnose() -> dict[str, Any]:
         "platform": lambda: {"system": platform.platform(), "machine": platform.machine(), "libc": " ".join(platform.libc_ver())},
         "cpu": cpu,
         "native": native,
+        "library": library,
         "encoders": encoders,
         "backends": backends,
         "packages": packages,
@@ -88,10 +91,43 @@ def native() -> dict[str, Any]:
         "load_reason": native_module.reason or None,
         "runs_here": [],
         "chosen": None,
+        "precisions": [],
     }
     if native_module.native is not None:
-        found |= {"runs_here": list(native_module.native.isas()), "chosen": native_module.native.isa()}
+        found |= {"runs_here": list(native_module.native.isas()), "chosen": native_module.native.isa(), "precisions": _precisions()}
     return found
+
+
+def _precisions() -> list[str]:
+    """The weight formats that this build has kernels for: those in which it takes a matrix of one element."""
+    import numpy as np
+
+    from fusedx.kernels import native_module
+    from fusedx.kernels.conditional_layer import packed
+
+    found = []
+    for form in packed.FORMATS:
+        with suppress(ValueError):
+            native_module.require("fusedx doctor").Weights(form, 1, 1, **packed.pack(np.ones((1, 1), np.float32), form))
+            found.append(form)
+    return found
+
+
+def library() -> dict[str, Any]:
+    """libfusedx, the C library, as a wheel carries it: where, which version, and whether it loads, for which it needs its OpenVINO."""
+    folder = Path(fusedx.__file__).parent
+    found: dict[str, Any] = {"path": None, "header": None, "version": None, "reason": None}
+    file = next(iter(sorted(folder.glob("lib/libfusedx.so.*"))), None)
+    if file is None:
+        return found | {"reason": "this installation has none: it comes with a wheel, not with a source tree or an editable installation"}
+    header = folder / "include" / "fusedx" / "fusedx.h"
+    found |= {"path": str(file), "header": str(header) if header.is_file() else None}
+    try:
+        version = ctypes.CDLL(str(file)).fx_version_string
+    except (OSError, AttributeError) as error:  # most likely another version of OpenVINO than it was built with
+        return found | {"reason": f"it does not load: {error}"}
+    version.restype = ctypes.c_char_p
+    return found | {"version": version().decode()}
 
 
 def encoders() -> dict[str, str | None]:
@@ -149,13 +185,18 @@ def _gpu_obstacle(g: dict[str, Any]) -> str | None:
 def ready(found: dict[str, Any]) -> dict[str, str | None]:
     """Task -> None when it can be done here, else what is in the way."""
     encoder = found["encoders"].get("openvino", found["encoders"].get("error"))
-    lacking = [
-        name for name in ("torch", "onnx", "safetensors", "pyyaml") if (p := found["packages"][name])["version"] is None or p["problem"]
-    ]
+
+    def lacking(names: Iterable[str]) -> str | None:
+        bad = [name for name in names if (p := found["packages"][name])["version"] is None or p["problem"]]
+        return f"{', '.join(bad)} missing or broken: pip install" if bad else None
+
+    from fusedx.compiler.compile import PACKAGES, QUANTIZE_PACKAGES
+
     pyarrow = found["packages"]["pyarrow"]
     return {
         "classify": encoder and f"the default encoder cannot run: {encoder}",
         "use a GPU": _gpu_obstacle(found["gpu"]),
-        "compile": f"{', '.join(lacking)} missing or broken: pip install 'fusedx[compile]'" if lacking else None,
+        "compile": (why := lacking(PACKAGES)) and f"{why} 'fusedx[compile]'",
+        "compile an encoder in int8": (why := lacking({**PACKAGES, **QUANTIZE_PACKAGES})) and f"{why} 'fusedx[compile,quantize]'",
         "parquet": None if pyarrow["version"] and not pyarrow["problem"] else pyarrow["problem"] or "pip install 'fusedx[parquet]'",
     }

@@ -68,8 +68,17 @@ def _native(found: dict[str, Any]) -> str:
     n = found["native"]
     if n["loadable"]:
         text = f"built and loaded; uses {n['chosen']}, runs here: {', '.join(n['runs_here'])}"
-        return facts([("native module", text), ("", f"compiler {n['compiler']}" if n["compiler"] else n["build_reason"])])
+        rows = [("native module", text), ("", f"weights in {', '.join(n['precisions'])}")]
+        return facts([*rows, ("", f"compiler {n['compiler']}" if n["compiler"] else n["build_reason"])])
     return facts([("native module", f"not usable: {n['load_reason']}"), ("", f"build: {n['build_reason'] or 'done'}")])
+
+
+def _library(found: dict[str, Any]) -> str:
+    c = found["library"]
+    if c["path"] is None:
+        return facts([("C library", c["reason"])])
+    state = f"libfusedx {c['version']}, loads" if c["version"] else c["reason"]
+    return facts([("C library", state), ("", c["path"]), ("", c["header"] or "its header is missing")])
 
 
 def _choices(title: str) -> Any:
@@ -124,6 +133,6 @@ def _ready(found: dict[str, Any]) -> str:
 
 
 _SECTIONS = (
-    ("fusedx", _machine), ("cpu", _cpu), ("threads", _threads), ("native", _native), ("gpu", _gpu), ("encoders", _choices("encoders")),
-    ("backends", _choices("backends")), ("packages", _packages), ("dicom", _dicom), ("ready", _ready),
+    ("fusedx", _machine), ("cpu", _cpu), ("threads", _threads), ("native", _native), ("library", _library), ("gpu", _gpu),
+    ("encoders", _choices("encoders")), ("backends", _choices("backends")), ("packages", _packages), ("dicom", _dicom), ("ready", _ready),
 )  # fmt: skip

@@ -1,8 +1,7 @@
-"""Turns a checkpoint into a compiled model: read, build, fold, write beside the target, rename."""
+"""Turns a checkpoint into a compiled model: read, build, fold, quantise and pack, write beside the target, ask it once, rename."""
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import platform
@@ -20,30 +19,20 @@ import fusedx
 from fusedx import self_test
 from fusedx.compiler import checkpoint as checkpoints
 from fusedx.compiler import classes as class_names
+from fusedx.compiler import output_folder
 from fusedx.engine import compiled, safetensors, schedule
 from fusedx.engine.denoiser import StoredDenoiser, fold
 from fusedx.engine.encoder import network as encoder_network
 from fusedx.engine.encoder import onnx_file
 from fusedx.engine.encoder.graph import Graph
-from fusedx.engine.errors import CheckpointError, ConfigError, ModelFormatError, UnavailableError
-from fusedx.engine.manifest import (
-    ENCODER_PRECISIONS,
-    FORMAT,
-    GRID,
-    IMAGE_SIZE,
-    PRECISIONS,
-    REGIONS,
-    TASKS,
-    Manifest,
-    Network,
-    Preprocessing,
-    check_chain,
-)
+from fusedx.engine.errors import CheckpointError, ConfigError, UnavailableError
+from fusedx.engine.manifest import ENCODER_PRECISIONS, IMAGE_SIZE, PRECISIONS, TASKS, Manifest, Network, Preprocessing, check_chain
 from fusedx.engine.weights import check
 from fusedx.scratch import folder_beside
 
-#: Package as pip knows it -> module.
-_PACKAGES = {"torch": "torch", "onnx": "onnx", "pyyaml": "yaml"}
+#: Package as pip knows it -> module.  What compiling needs, and what an encoder in int8 needs beside it.
+PACKAGES = {"torch": "torch", "onnx": "onnx", "pyyaml": "yaml"}
+QUANTIZE_PACKAGES = {"nncf": "nncf", "onnxruntime": "onnxruntime", "openvino": "openvino"}
 Progress = Callable[[str], None]
 
 
@@ -95,7 +84,7 @@ def compile_checkpoint(
     target = Path(output)
     if target.name in ("", ".."):
         target = Path(os.path.abspath(target))
-    _check_target(target, overwrite)
+    output_folder.check_target(target, overwrite)
 
     progress("reading the checkpoint")
     ckpt = checkpoints.read(Path(source), family, steps)
@@ -120,10 +109,10 @@ def compile_checkpoint(
     made: list[Path] = []
     scratch = None
     try:
-        made = _make_parents(target)
+        made = output_folder.make_parents(target)
         scratch = folder_beside(target)
         progress(f"writing {compiled.ENCODER}")
-        onnx_file.write(graph, scratch / compiled.ENCODER, _output_shapes(ckpt.network), IMAGE_SIZE)
+        onnx_file.write(graph, scratch / compiled.ENCODER, encoder_network.output_shapes(ckpt.network), IMAGE_SIZE)
         progress(f"writing {compiled.DENOISER}")
         safetensors.write(stored.arrays, scratch / compiled.DENOISER)
         progress("hashing")
@@ -149,9 +138,9 @@ def compile_checkpoint(
         answer, why_not = self_test.record(compiled.CompiledModel(scratch, manifest, ""))
         manifest = replace(manifest, self_test=answer, notes=manifest.notes + ((why_not,) if why_not else ()))
         (scratch / compiled.MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
-        _publish(scratch, target, overwrite)
+        output_folder.publish(scratch, target, overwrite)
     except OSError as error:
-        raise _cannot_write(target, error) from None
+        raise output_folder.cannot_write(target, error) from None
     finally:
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)  # what failed or was interrupted, or the model that was replaced
@@ -171,7 +160,7 @@ def _check_encoder_precision(precision: str, calibration: str | os.PathLike[str]
         raise UnavailableError(f"encoder precision {precision!r} is not available; there is: {', '.join(ENCODER_PRECISIONS)}")
     if (precision == "int8") != (calibration is not None):
         raise ConfigError("an int8 encoder and a calibration folder need each other: give both or neither")
-    if precision == "int8" and (missing := [name for name in ("nncf", "openvino") if find_spec(name) is None]):
+    if precision == "int8" and (missing := [name for name, module in QUANTIZE_PACKAGES.items() if find_spec(module) is None]):
         raise UnavailableError(f"an int8 encoder needs {', '.join(missing)}: pip install 'fusedx[quantize]'")
 
 
@@ -190,27 +179,11 @@ def _quantised(
     return graph, [report.note(), f"calibration set: {len(found.images)} pictures{skipped}, sha256 {found.digest}"]
 
 
-def _make_parents(target: Path) -> list[Path]:
-    """Make the folders above ``target`` that are missing; which they were, outermost first."""
-    missing: list[Path] = []
-    for folder in target.parents:
-        if _present(folder):
-            break
-        missing.insert(0, folder)
-    for folder in missing:
-        folder.mkdir(exist_ok=True)
-    return missing
-
-
 def _check_packages() -> None:
     """Before minutes of work, not after."""
-    missing = [package for package, module in _PACKAGES.items() if find_spec(module) is None]
+    missing = [package for package, module in PACKAGES.items() if find_spec(module) is None]
     if missing:
         raise UnavailableError(f"compiling a checkpoint needs {', '.join(missing)}: pip install 'fusedx[compile]'")
-
-
-def _cannot_write(target: Path, error: OSError) -> ModelFormatError:
-    return ModelFormatError(f"{str(target)[:1000]} cannot be written: {error.strerror or error}; nothing was left there")
 
 
 def _check_metrics(metrics: dict[str, object]) -> None:
@@ -225,94 +198,6 @@ def _check_folded(arrays: dict[str, np.ndarray]) -> None:
     bad = [name for name, array in arrays.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
     if bad:
         raise CheckpointError(f"weights overflow float32 once batch normalisation is folded into them: {', '.join(bad[:20])}")
-
-
-def _check_target(target: Path, overwrite: bool) -> None:
-    """Refuse early, before minutes of work; writing checks again."""
-    try:
-        if _present(target):
-            if not overwrite:
-                raise ModelFormatError(f"{target} exists; choose another name or pass --overwrite")
-            if (reason := _not_ours(target)) is not None:
-                raise ModelFormatError(f"{target} exists and is not a compiled model ({reason}); it will not be replaced")
-        parent = target.parent
-        while not _present(parent) and parent != parent.parent:
-            parent = parent.parent
-        if not (parent.is_dir() and os.access(parent, os.W_OK)):
-            raise ModelFormatError(f"{parent} is not a folder that can be written to")
-    except (OSError, ValueError) as error:
-        if isinstance(error, ModelFormatError):
-            raise
-        shown = str(target)[:200].encode("utf-8", "backslashreplace").decode()
-        raise ModelFormatError(f"{shown!r} cannot be written: {getattr(error, 'strerror', None) or error}") from None
-
-
-def _present(path: Path) -> bool:
-    """Like os.path.lexists, but an impossible name is an error and not an absence."""
-    try:
-        path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    return True
-
-
-def _not_ours(target: Path) -> str | None:
-    """None for a folder that holds a compiled model, damaged or of any version, and nothing else; otherwise what it is.
-
-    ``--overwrite`` deletes what it replaces, and many a folder holds a file named manifest.json.
-    """
-    if target.is_symlink() or not target.is_dir():
-        return "it is a link" if target.is_symlink() else "it is not a folder"
-    names = sorted(path.name for path in target.iterdir())
-    if not names:
-        return None
-    if further := [n for n in names if n not in (compiled.MANIFEST, *compiled.FILES)]:
-        return f"it holds {further[0]!r}"
-    manifest = target / compiled.MANIFEST
-    if not manifest.is_file() or f'"{FORMAT}"'.encode() not in manifest.read_bytes()[:4096]:
-        return f"its {compiled.MANIFEST} is missing or not fusedx's"
-    return None
-
-
-def _publish(scratch: Path, target: Path, overwrite: bool) -> None:
-    """Move into place.  With ``overwrite`` the two folders change places in one step, and ``scratch`` is then the old model."""
-    _check_target(target, overwrite)  # again: compiling takes a while, and others write too
-    if not (overwrite and _present(target)):
-        scratch.rename(target)
-        return
-    if _exchange(scratch, target):
-        return
-    aside = scratch.with_name(f"{scratch.name}.old")  # no such call here: for a moment there is no model under the name
-    target.rename(aside)
-    try:
-        scratch.rename(target)
-    except BaseException:
-        aside.rename(target)
-        raise
-    aside.rename(scratch)
-
-
-def _exchange(a: Path, b: Path) -> bool:
-    """renameat2(..., RENAME_EXCHANGE); False where the system or file system has no such call."""
-    try:
-        call = ctypes.CDLL(None, use_errno=True).renameat2
-    except (OSError, AttributeError):
-        return False
-    here, exchange = -100, 2
-    return call(here, os.fsencode(a), here, os.fsencode(b), ctypes.c_uint(exchange)) == 0
-
-
-def _output_shapes(network: Network) -> dict[str, tuple[tuple[int | str, ...], type]]:
-    c, f, b = network.num_classes, network.feature_dim, "batch"
-    shapes: dict[str, tuple[tuple[int | str, ...], type]] = {
-        "saliency": ((b, c, GRID, GRID), np.float32),
-        "patch_locations": ((b, REGIONS, 2), np.int64),
-        "patch_attention": ((b, REGIONS), np.float32),
-        "roi_features": ((b, f, REGIONS), np.float32),
-    }
-    shapes |= {name: ((b, c), np.float32) for name in ("y_global", "y_local", "y_fusion", "prior")}
-    shapes |= {name: ((b, f), np.float32) for name in ("feature", "image_feature", "fused_feature")}
-    return {name: shapes[name] for name in encoder_network.OUTPUTS[network.family]}
 
 
 def _probabilities_statement(network: Network, task: str) -> str:

@@ -2,7 +2,7 @@
 
 The trunk that the saliency comes from stays in float32.  It chooses the six tiles that the local branch reads; a tile that changes
 place changes all that follows, and int8 changes tiles for most images while float32 changes none.
-`python tests/compiler/measure_quantization.py` measures both.
+`python benchmarks/bench_encoder_int8.py` measures both.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from fusedx.compiler.quantize_trunk import quantize_trunk, require_nncf
 from fusedx.compiler.trunks import IMAGE, TRUNKS, find, replace
 from fusedx.engine.encoder import onnx_file, open_encoder, qdq
 from fusedx.engine.encoder.graph import Graph
+from fusedx.engine.encoder.network import output_shapes
 from fusedx.engine.errors import ConfigError
 from fusedx.engine.manifest import IMAGE_SIZE, REGIONS, Network
 
@@ -81,15 +82,13 @@ def quantize_encoder(
             raise ConfigError(f"the encoder cannot run in int8: {error}") from None
         progress("measuring the int8 encoder on the calibration images")
         got = _run(quantised, network, batch, Path(folder))
-    return quantised, _report(quantised, right, got)
+    return quantised, compare(quantised, right, got)
 
 
 def _run(graph: Graph, network: Network, batch: np.ndarray, folder: Path) -> dict[str, np.ndarray]:
     """Every output, by the encoder that processors use."""
-    from fusedx.compiler.compile import _output_shapes
-
     path = folder / "encoder.onnx"
-    onnx_file.write(graph, path, _output_shapes(network), IMAGE_SIZE)
+    onnx_file.write(graph, path, output_shapes(network), IMAGE_SIZE)
     return dict(open_encoder("openvino", path).run(batch))
 
 
@@ -98,7 +97,8 @@ def _tiles(image: np.ndarray, corners: np.ndarray) -> np.ndarray:
     return np.stack([image[:1, r : r + TILE, c : c + TILE] for r, c in corners[:REGIONS]])
 
 
-def _report(graph: Graph, right: Mapping[str, np.ndarray], got: Mapping[str, np.ndarray]) -> QuantizationReport:
+def compare(graph: Graph, right: Mapping[str, np.ndarray], got: Mapping[str, np.ndarray]) -> QuantizationReport:
+    """float32 outputs and those of the int8 graph, of the same images."""
     made_of_weights = {n.outputs[0] for n in graph.nodes if n.op == qdq.DEQUANTIZE and n.inputs[0] in graph.constants}
     counts = {}
     for op in ("Conv", "MatMul"):

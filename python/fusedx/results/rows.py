@@ -35,6 +35,7 @@ class Run:
     backend: str
     encoder: str
     precision: str
+    encoder_precision: str
     exif_orientation: str
     frame: int
     topk: int = 0
@@ -54,6 +55,7 @@ RUN_COLUMNS = (
     Column("backend"),
     Column("encoder"),
     Column("precision"),
+    Column("encoder_precision"),
     Column("exif_orientation"),
     Column("frame", "int"),
 )

@@ -19,7 +19,6 @@ def encoders(tmp_path_factory) -> dict[str, Path]:
     """encoder.onnx of a narrow model, by family."""
     tiny = pytest.importorskip("tiny", reason="needs torch")
     from fusedx.compiler import checkpoint
-    from fusedx.compiler.compile import _output_shapes
     from fusedx.engine.encoder import network, onnx_file
 
     out = {}
@@ -27,7 +26,7 @@ def encoders(tmp_path_factory) -> dict[str, Path]:
         folder = tmp_path_factory.mktemp(name)
         ckpt = checkpoint.read(source(folder))
         out[name] = folder / "encoder.onnx"
-        onnx_file.write(network.build(ckpt.network, ckpt.prior, ckpt.model), out[name], _output_shapes(ckpt.network), 224)
+        onnx_file.write(network.build(ckpt.network, ckpt.prior, ckpt.model), out[name], network.output_shapes(ckpt.network), 224)
     return out
 
 
