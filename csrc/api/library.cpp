@@ -38,12 +38,17 @@ fx_status fx_set_log_callback(fx_log_callback callback, int32_t level, void* use
 }
 
 const char* fx_isas(void) {
-    static const std::string* const names = [] {
-        auto* text = new std::string;
-        for (const Isa isa : available_isas()) *text += (text->empty() ? "" : ",") + std::string(name(isa));
-        return text;
-    }();
-    return names->c_str();
+    const char* names = "";
+    guarded([&] {
+        static const std::string* const found = [] {
+            std::string text;
+            for (const Isa isa : available_isas()) text += (text.empty() ? "" : ",") + std::string(name(isa));
+            return new std::string(std::move(text));
+        }();
+        names = found->c_str();
+        return FX_OK;
+    });
+    return names;
 }
 
 }  // extern "C"

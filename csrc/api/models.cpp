@@ -102,14 +102,22 @@ fx_status fx_model_get_info(const fx_model* model, fx_model_info* info) {
 }
 
 int32_t fx_model_class_count(const fx_model* model) {
-    const std::shared_ptr<OpenModel> open = Models::all().find(model);
-    return open ? static_cast<int32_t>(open->model->facts().classes()) : 0;
+    int32_t count = 0;
+    guarded([&] {
+        if (const std::shared_ptr<OpenModel> open = Models::all().find(model)) count = static_cast<int32_t>(open->model->facts().classes());
+        return FX_OK;
+    });
+    return count;
 }
 
 const char* fx_model_class_name(const fx_model* model, int32_t index) {
-    const std::shared_ptr<OpenModel> open = Models::all().find(model);
-    if (!open || index < 0 || index >= open->model->facts().classes()) return nullptr;
-    return open->model->facts().manifest.classes[index].c_str();
+    const char* name = nullptr;
+    guarded([&] {
+        const std::shared_ptr<OpenModel> open = Models::all().find(model);
+        if (open && index >= 0 && index < open->model->facts().classes()) name = open->model->facts().manifest.classes[index].c_str();
+        return FX_OK;
+    });
+    return name;
 }
 
 fx_status fx_cancel_create(fx_cancel** cancel) {

@@ -77,7 +77,8 @@ FX_API const char* fx_last_error(void);
 enum { FX_LOG_ERROR = 1, FX_LOG_WARNING = 2, FX_LOG_INFO = 3, FX_LOG_DEBUG = 4 };
 
 /* Called on the thread that makes the call being logged, by several threads at a time.  `text` is one line without its end, valid
- * during the call.  It never holds pixels, predictions or names of images.  Must return, and must not call fx_set_log_callback. */
+ * during the call.  It never holds pixels, predictions or names of images.  Must return, and must not call fx_set_log_callback; a call
+ * of its own that fails replaces what fx_last_error() tells this thread. */
 typedef void (*fx_log_callback)(int32_t level, const char* text, void* user);
 
 /* One for the process; NULL ends it.  `level`: the most detailed level wanted.  When this returns, the former callback is not running
