@@ -18,6 +18,9 @@ add_library(fusedx SHARED
 target_include_directories(fusedx PUBLIC
   $<BUILD_INTERFACE:${CMAKE_CURRENT_SOURCE_DIR}/include> $<INSTALL_INTERFACE:include>)
 target_include_directories(fusedx PRIVATE ${CMAKE_CURRENT_SOURCE_DIR})
+# OpenVINO's headers name their own place in messages; the builder's folders are not for everyone.
+get_filename_component(OPENVINO_ROOT ${OpenVINO_DIR} DIRECTORY)
+target_compile_options(fusedx PRIVATE -fmacro-prefix-map=${OPENVINO_ROOT}/= -fmacro-prefix-map=${CMAKE_SOURCE_DIR}/=)
 target_link_libraries(fusedx PRIVATE fusedx_engine openvino::runtime)
 set_target_properties(fusedx PROPERTIES
   VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR} EXPORT_NAME fusedx

@@ -230,6 +230,7 @@ def test_the_arrays_may_go_away():
 
 LONG = """
 import os, signal, sys, threading
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts this in the background has it ignored
 import test_native_chain as t
 arrays = t.tables(1500, 5, 250)
 chain, case = t.made(arrays), t.inputs(arrays, 'posterior', 1, 64)
