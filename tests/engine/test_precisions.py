@@ -234,6 +234,7 @@ def test_ctrl_c_after_models_were_closed_in_the_order_they_were_opened(compiled)
     """OpenVINO's plugin lends the thread a signal stack; a stale one would end the process at the next signal."""
     code = """
 import gc, os, signal, sys, fusedx
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts this in the background has it ignored
 first, second = (fusedx.load(sys.argv[1], encoder="openvino") for _ in range(2))
 del first; gc.collect()
 del second; gc.collect()
