@@ -30,7 +30,7 @@ def company_matters(classify: Classify, needle: np.ndarray, sizes: Sequence[int]
     return found
 
 
-@pytest.mark.parametrize("draws", [1, 5])
+@pytest.mark.parametrize("draws", [1, 5, "auto"])
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_needle_in_random_batches(small_model, precision, backend, draws):
