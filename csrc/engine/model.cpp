@@ -17,7 +17,6 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr int64_t kMostDraws = 1 << 16;
 constexpr int64_t kMegabyte = 1 << 20;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
@@ -33,6 +32,8 @@ bool all_finite(const double* values, int64_t count) {
 }
 
 std::string megabytes(int64_t bytes) { return std::to_string((bytes + kMegabyte - 1) / kMegabyte) + " MiB"; }
+
+ImageView view_of(const std::vector<uint8_t>& procedural) { return {procedural.data(), kImageSize, kImageSize, 0, PixelFormat::rgb8}; }
 
 MemoryBudget working_memory(const ModelOptions& options, int64_t held) {
     if (options.memory_budget > 0 && options.memory_budget <= held)
@@ -63,9 +64,7 @@ bool Model::of_this_process() const { return process_ == getpid(); }
 void Model::classify(std::span<const ImageView> images, const ClassifyOptions& options, std::span<ImageResult> results) const {
     if (!of_this_process())
         throw Error(Status::unavailable, "this model was opened before a fork, and its threads did not come along: open it in the child process");
-    if (options.draws < 1 || options.draws > kMostDraws)
-        throw Error(Status::bad_argument, "draws must be from 1 to 65536, got " + std::to_string(options.draws));
-    const ThreadBudget threads(options_.threads > 0 ? options_.threads : pool_threads());
+    const ThreadBudget budget(threads());
 
     std::vector<ImageView> usable;
     std::vector<ImageResult*> wanted;
@@ -189,16 +188,16 @@ void Model::run_chains(const Block& block, std::span<ImageResult*> results, cons
 
 void Model::warm_up(int64_t images) const {
     const std::vector<uint8_t> pixels = procedural_image();
-    const ImageView image{pixels.data(), kImageSize, kImageSize, 0, PixelFormat::rgb8};
-    const std::vector<ImageView> batch(images, image);
-    std::vector<ImageResult> results(images);
+    const int64_t together = std::min(images, kMostRows);  // no block has more images; records of a million would pass any budget
+    const std::vector<ImageView> batch(together, view_of(pixels));
+    std::vector<ImageResult> results(together);
     classify(batch, {}, results);
 }
 
 bool Model::self_test() const {
     const SelfTest& expected = facts_.manifest.self_test.value();
     const std::vector<uint8_t> pixels = procedural_image();
-    const ImageView image{pixels.data(), kImageSize, kImageSize, 0, PixelFormat::rgb8};
+    const ImageView image = view_of(pixels);
     std::vector<double> probabilities(facts_.classes());
     ImageResult result;
     result.probabilities = probabilities.data();

@@ -31,7 +31,7 @@ struct ModelOptions {
 
 struct ClassifyOptions {
     uint64_t seed = 0;
-    int64_t draws = 1;
+    int64_t draws = 1;  // 1 to 65536: whoever reads it from outside has looked
     int64_t batch = 0;  // images a block at most; 0: chosen
     ImageLimits limits;
     const std::atomic<bool>* cancelled = nullptr;
@@ -73,10 +73,10 @@ public:
           std::shared_ptr<const void> tables);
 
     // Fills results[i] for images[i]; an image that cannot be used gets a reason and disturbs nothing.
-    // Throws Error (cancelled, out_of_memory, bad_argument, unavailable, internal); results are then of no meaning.
+    // Throws Error (cancelled, out_of_memory, unavailable, internal); results are then of no meaning.
     void classify(std::span<const ImageView> images, const ClassifyOptions& options, std::span<ImageResult> results) const;
 
-    // Runs the procedural image as a batch of `images`.
+    // Runs the procedural image as a batch of `images`, or of as many as run together where that is fewer.
     void warm_up(int64_t images) const;
 
     // Whether the model still answers as when it was compiled; only where its manifest has a self_test.
