@@ -39,7 +39,7 @@ Check = Callable[[list[tuple[str, Callable[[], object]]]], list[str]]
 @pytest.fixture(scope="session")
 def checked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Programs with AddressSanitizer and UndefinedBehaviorSanitizer."""
-    return builds.build(tmp_path_factory, "address,undefined", "model_tests", "inspect", "fuzzers")
+    return builds.build(tmp_path_factory, "address,undefined", "model_tests", "chain_tests", "inspect", "fuzzers")
 
 
 @pytest.fixture
@@ -83,11 +83,13 @@ def mutations(raw: bytes, count: int, rng: random.Random) -> list[bytes]:
 
 def test_under_address_and_undefined_behaviour_sanitizers(checked, small_model):
     assert " 0 failures" in builds.run(checked / "model_tests", small_model)
+    assert " 0 failures" in builds.run(checked / "chain_tests")
 
 
 def test_under_thread_sanitizer(tmp_path_factory, small_model):
-    programs = builds.build(tmp_path_factory, "thread", "model_tests")
+    programs = builds.build(tmp_path_factory, "thread", "model_tests", "chain_tests")
     assert " 0 failures" in builds.run(programs / "model_tests", small_model)
+    assert " 0 failures" in builds.run(programs / "chain_tests")
 
 
 @pytest.mark.parametrize("name", ["manifest", "safetensors", "onnx", "image"])
