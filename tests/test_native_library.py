@@ -30,6 +30,7 @@ from fusedx.engine.compiled import FILES, open_model  # noqa: E402
 from fusedx.engine.encoder import onnx_file  # noqa: E402
 from fusedx.engine.errors import ModelFormatError  # noqa: E402
 from fusedx.engine.manifest import Manifest, parse_json  # noqa: E402
+from fusedx.kernels.conditional_layer.packed import FORMATS  # noqa: E402
 
 pytestmark = pytest.mark.skipif(builds.missing_tool() is not None, reason=str(builds.missing_tool()))
 
@@ -173,7 +174,7 @@ def test_safetensors(same_verdict, tmp_path):
     for header in cases_of(tensors.test_broken_headers):
         raws.append(tensors.write(tmp_path / "x.safetensors", header).read_bytes())
     rng = random.Random(3)
-    for precision in ("fp32", "bf16", "fp16", "int8", "int4"):
+    for precision in FORMATS:
         raws += [seeds.denoiser(precision, 6), *mutations(seeds.denoiser(precision, 4), 400, rng)]
     cases = []
     for i, raw in enumerate(raws):
@@ -229,7 +230,7 @@ def test_whole_models(originals, same_verdict, tmp_path):  # noqa: F811
         model = open_model(source)
         m = model.manifest
         coefficients = chain_program(m.schedule, v2=family == "v2").coefficients
-        for precision in ("fp32", "bf16", "fp16", "int8", "int4"):
+        for precision in FORMATS:
             stored = StoredDenoiser.pack(model.denoiser(), m.network, coefficients, precision).arrays
             name = f"{family}-{precision}"
 
