@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/blocks.hpp"
 #include "engine/chain.hpp"
 #include "engine/encoder.hpp"
 #include "engine/image.hpp"
@@ -89,9 +90,10 @@ public:
     bool of_this_process() const;  // false after a fork: the encoder's threads did not come along
 
 private:
-    struct Block;
-    Block encode(std::span<const ImageView> images, std::span<ImageResult*> results, const ClassifyOptions& options) const;
-    void run_chains(const Block& block, std::span<ImageResult*> results, const ClassifyOptions& options, int64_t draws_together) const;
+    struct Encoded;
+    BatchSizes sizes(int64_t images, int64_t draws) const;
+    Encoded encode(std::span<const ImageView> images, std::span<ImageResult*> results, const ClassifyOptions& options) const;
+    void run_chains(const Encoded& block, std::span<ImageResult*> results, const ClassifyOptions& options, int64_t draws_together) const;
 
     const ModelFacts facts_;
     const ModelOptions options_;
