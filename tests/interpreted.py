@@ -14,8 +14,8 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,7 +29,8 @@ class Beside:
         paths = [str(ROOT / "python"), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
         environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(filter(None, paths))}
         command = [sys.executable, __file__, self._results, *files]
-        self._process = subprocess.Popen(command, env=environment, cwd=ROOT, start_new_session=True)  # a Ctrl-C is the session's to act on
+        # A session of its own: a Ctrl-C is this one's to act on.  The pipe tells it when this one is over, however it ends.
+        self._process = subprocess.Popen(command, env=environment, cwd=ROOT, start_new_session=True, stdin=subprocess.PIPE)
 
     def check(self, file: Path) -> None:
         result = self._results / file.name
@@ -40,16 +41,20 @@ class Beside:
         assert re.search(r"\d+ passed", output) and "skipped" not in output
 
     def end(self) -> None:
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGTERM)
-        self._process.wait()
+        self._process.communicate()
         shutil.rmtree(self._results, ignore_errors=True)
 
 
+def end_with_session() -> None:
+    sys.stdin.read()
+    os.killpg(0, signal.SIGKILL)
+
+
 def main(results: Path, files: list[str]) -> None:
+    threading.Thread(target=end_with_session, daemon=True).start()
     for file in files:
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", file]
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
         whole = results / "unfinished"
         whole.write_text(json.dumps([done.returncode, done.stdout, done.stderr]))
         whole.rename(results / Path(file).name)
