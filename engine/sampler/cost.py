@@ -1,0 +1,83 @@
+"""What a run is expected to take, and the plan that takes least: host arithmetic on measured times, nothing else.
+
+An evaluation of the denoiser with R rows takes seconds(R), which grows slowly while reading the weights is the limit.  A sequential run of
+T steps of n chains is T evaluations of n rows.  A parallel run whose chains have r rows each in a sweep is about T / gain(r) evaluations of
+n r rows, where gain(r), the steps that a sweep settles, is a property of denoisers and not of machines.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fusedx.engine.sampler.plan import SEQUENTIAL, Plan
+from fusedx.engine.sampling import Sampler
+
+#: Rows of a sweep that are considered.
+SWEEPS = (8, 12, 16, 20, 24, 32, 48, 64, 96, 128)
+#: gain(r) = factor r^exponent by the grid that the denoiser sees its state on (kernels.step.STATE_BITS), fitted to the trained full-width
+#: denoiser (docs/measured.md): on a coarser grid a guess is right sooner.
+GAIN = {18: (0.71, 0.72), 10: (1.2, 0.60)}
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """Of one denoiser on one machine.
+
+    rows: increasing; seconds: of one evaluation with so many rows.  gain: (factor, exponent).  source: where the seconds are from.
+    """
+
+    rows: tuple[int, ...]
+    seconds: tuple[float, ...]
+    gain: tuple[float, float] = GAIN[18]
+    source: str = "given"
+
+    def evaluation(self, rows: int) -> float:
+        """Seconds of one evaluation; beyond the last measured number of rows in proportion to them."""
+        if rows > self.rows[-1]:
+            return self.seconds[-1] * rows / self.rows[-1]
+        return float(np.interp(rows, self.rows, self.seconds))
+
+    def settled(self, rows_each: int, steps: int) -> float:
+        """Steps of a chain that one sweep settles, with so many rows of it: at least one, at most all."""
+        factor, exponent = self.gain
+        return min(max(1.0, factor * rows_each**exponent), steps)
+
+    def sequential(self, steps: int, chains: int) -> float:
+        """Seconds of a sequential run."""
+        return steps * self.evaluation(chains)
+
+    def parallel(self, steps: int, chains: int, rows: int) -> float:
+        """Seconds of a parallel run with ``rows`` rows a sweep, shared out over the chains."""
+        each = max(1, min(rows // chains, steps))
+        return steps / self.settled(each, steps) * self.evaluation(each * chains)
+
+    def choose(self, sampler: Sampler, *, steps: int, chains: int) -> Plan:
+        """The plan for chains that run together."""
+        if sampler.kind == "sequential" or steps == 1:
+            return SEQUENTIAL
+        sweeps = [sampler.rows] if sampler.rows else [rows for rows in SWEEPS if rows >= 2 * chains]
+        if sampler.kind == "parallel":
+            sweeps = sweeps or [2 * chains]
+        if not sweeps:
+            return SEQUENTIAL
+        best = min(sweeps, key=lambda rows: self.parallel(steps, chains, rows))
+        # A Newton sweep takes 1 + C times the rows and settles fewer steps a row than they would alone (docs/measured.md).
+        variant = sampler.variant or "picard"
+        if sampler.kind == "parallel":
+            return Plan(best, variant)
+        if self.parallel(steps, chains, best) >= self.sequential(steps, chains):
+            return SEQUENTIAL
+        return Plan(best, variant, least_gain=self.evaluation(best) / self.evaluation(chains))
+
+    def table(self, steps: int, chains: tuple[int, ...] = (1, 2, 4, 16)) -> str:
+        """What ``auto`` would do, for people: a line for each number of chains that run together."""
+        lines = [f"{'chains':>6} {'sequential':>12} {'parallel':>12}  auto"]
+        for n in chains:
+            plan = self.choose(Sampler(), steps=steps, chains=n)
+            wish = self.choose(Sampler("parallel"), steps=steps, chains=n)
+            fast = self.parallel(steps, n, wish.rows)
+            chosen = "sequential" if plan.sequential else f"parallel, {plan.rows} rows a sweep"
+            lines.append(f"{n:6} {self.sequential(steps, n) * 1e3:9.1f} ms {fast * 1e3:9.1f} ms  {chosen}")
+        return "\n".join(lines)
