@@ -28,6 +28,7 @@ from fusedx.engine.encoder import onnx_file
 from fusedx.engine.encoder.graph import Graph
 from fusedx.engine.errors import CheckpointError, ConfigError, UnavailableError
 from fusedx.engine.manifest import ENCODER_PRECISIONS, IMAGE_SIZE, PRECISIONS, TASKS, Manifest, Network, Preprocessing, check_chain
+from fusedx.engine.sampling import Sampling
 from fusedx.engine.weights import check
 from fusedx.inputs import ReadOptions
 from fusedx.scratch import folder_beside
@@ -119,8 +120,8 @@ def compile_checkpoint(
         assert calibration is not None
         subject = precision_gate.Subject(ckpt.network, ckpt.schedule, task, program.coefficients, graph, tables)
         choice = precision_gate.choose(
-            subject, calibration, limits, encoder_precision=encoder_precision, unavailable=_why_no_int8_encoder(), draws=DRAWS, seed=SEED,
-            options=ReadOptions(exif_orientation=exif_orientation), progress=progress,
+            subject, calibration, limits, encoder_precision=encoder_precision, unavailable=_why_no_int8_encoder(),
+            sampling=Sampling(draws=DRAWS, seed=SEED), options=ReadOptions(exif_orientation=exif_orientation), progress=progress,
         )  # fmt: skip
         precision, encoder_precision, evidence = choice.precision, choice.encoder_precision, choice.evidence
         graph, stored = choice.graph, choice.stored

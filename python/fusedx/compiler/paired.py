@@ -21,6 +21,7 @@ from fusedx.engine.encoder.graph import Graph
 from fusedx.engine.engine import Engine, Result
 from fusedx.engine.manifest import IMAGE_SIZE, Network
 from fusedx.engine.precision_evidence import FAILED, PASSED, STOPPED, CandidateFigures
+from fusedx.engine.sampling import Sampling
 
 #: Pictures whose chains run together.
 BATCH = 64
@@ -67,13 +68,13 @@ def encode(graph: Graph, network: Network, pictures: Pictures, folder: Path, don
     return HeldEncoder(encoder.name, encoder.precision, {name: np.concatenate([b[name] for b in blocks]) for name in blocks[0]})
 
 
-def answers(engine: Engine, pictures: Pictures, *, seed: int, draws: int, done: Done) -> Iterator[Answers]:
+def answers(engine: Engine, pictures: Pictures, sampling: Sampling, done: Done) -> Iterator[Answers]:
     """What the model says of the pictures, some at a time.  engine: on a :class:`HeldEncoder` of them."""
     for start in range(0, len(pictures), BATCH):
         done(start)
         digests = list(pictures.digests[start : start + BATCH])
         rows = np.arange(start, start + len(digests))
-        results, _ = engine.predict(rows, lambda digests=digests: digests, seed=seed, draws=draws)  # type: ignore[misc]
+        results, _ = engine.predict(rows, lambda digests=digests: digests, sampling)  # type: ignore[misc]
         yield _answers(results, engine.task)
 
 

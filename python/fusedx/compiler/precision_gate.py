@@ -34,6 +34,7 @@ from fusedx.engine.engine import Engine
 from fusedx.engine.errors import ConfigError, UnavailableError
 from fusedx.engine.manifest import Network
 from fusedx.engine.precision_evidence import PASSED, CandidateFigures, PrecisionEvidence
+from fusedx.engine.sampling import Sampling
 from fusedx.engine.schedule import Schedule
 from fusedx.inputs import ReadOptions
 
@@ -105,8 +106,7 @@ def choose(
     *,
     encoder_precision: str | None,
     unavailable: str | None,
-    draws: int,
-    seed: int,
+    sampling: Sampling,
     options: ReadOptions,
     progress: Progress,
 ) -> Choice:
@@ -118,7 +118,7 @@ def choose(
     try:
         with tempfile.TemporaryDirectory(prefix="fusedx-") as scratch:
             found = gate_pictures.read_pictures(folder, limits.needed, limits.fewest, options, Path(scratch), progress)
-            gate = _Gate(subject, limits, draws, seed, Path(scratch), progress)
+            gate = _Gate(subject, limits, sampling, Path(scratch), progress)
             return gate.run(found, encoder_precision, unavailable)
     except OSError as error:
         where = tempfile.gettempdir()
@@ -134,9 +134,9 @@ def require_native() -> None:
 class _Gate:
     """One measurement; its parts share the subject, the limits and a scratch folder."""
 
-    def __init__(self, subject: Subject, limits: Limits, draws: int, seed: int, scratch: Path, progress: Progress) -> None:
+    def __init__(self, subject: Subject, limits: Limits, sampling: Sampling, scratch: Path, progress: Progress) -> None:
         self.subject, self.limits, self.scratch, self.progress = subject, limits, scratch, progress
-        self.draws, self.seed = draws, seed
+        self.sampling = sampling
         self.held: dict[str, paired.HeldEncoder] = {}
 
     def run(self, found: gate_pictures.Found, encoder_precision: str | None, unavailable: str | None) -> Choice:
@@ -193,7 +193,7 @@ class _Gate:
         """What fp32 weights with the fp32 encoder say."""
         engine = self._engine("fp32", self.subject.denoiser("fp32"), self.subject.graph, judges)
         done = self._counter("fp32 answers", len(judges))
-        right = paired.joined(paired.answers(engine, judges, seed=self.seed, draws=self.draws, done=done))
+        right = paired.joined(paired.answers(engine, judges, self.sampling, done))
         if not right.finite.all():
             name = judges.names[int(np.argmin(right.finite))]
             raise ConfigError(f"{name}: the model's own fp32 weights overflow on this picture, so it can judge nothing; take it away")
@@ -204,7 +204,7 @@ class _Gate:
     ) -> CandidateFigures:
         engine = self._engine(candidate.encoder_precision, stored, graph, judges)
         done = self._counter(f"judging {candidate}", len(judges))
-        parts = paired.answers(engine, judges, seed=self.seed, draws=self.draws, done=done)
+        parts = paired.answers(engine, judges, self.sampling, done)
         return paired.judge(candidate, parts, right, self.limits.max_label_change, self.limits.max_probability_shift)
 
     def _engine(self, encoder_precision: str, stored: StoredDenoiser, graph: Graph, judges: Pictures) -> Engine:
@@ -234,8 +234,8 @@ class _Gate:
             pictures=len(judges),
             pictures_sha256=judges.sha256(),
             range_pictures=ranges,
-            draws=self.draws,
-            seed=self.seed,
+            draws=self.sampling.draws,
+            seed=self.sampling.seed,
             confidence=CONFIDENCE,
             max_label_change=self.limits.max_label_change,
             max_probability_shift=self.limits.max_probability_shift,
