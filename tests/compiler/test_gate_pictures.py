@@ -66,9 +66,9 @@ def test_same_pixels_count_once(tmp_path):
 def test_too_few_files_are_refused_before_any_is_read(tmp_path, monkeypatch):
     draw(tmp_path / "in" / "a.png", 0)
     monkeypatch.setattr(gate_pictures, "read", lambda *a: 1 / 0)
-    with pytest.raises(ConfigError, match="NEEDED; .* has 1 files"):
+    with pytest.raises(ConfigError, match="NEEDED; .* has 1 file"):
         require_files(tmp_path / "in", "NEEDED", 2)
-    with pytest.raises(ConfigError, match="has 1 files"):
+    with pytest.raises(ConfigError, match="has 1 file"):
         found(tmp_path / "in", tmp_path / "s", fewest=2)
     for wrong in ("nowhere", "in/a.png"):
         with pytest.raises(ConfigError, match="not a folder"):
@@ -78,7 +78,7 @@ def test_too_few_files_are_refused_before_any_is_read(tmp_path, monkeypatch):
 def test_nothing_readable(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "x.png").write_text("x")
-    with pytest.raises(ConfigError, match="0 different pictures, 1 files that could not be read"):
+    with pytest.raises(ConfigError, match="0 different pictures, 1 file that could not be read"):
         found(tmp_path / "in", tmp_path / "s")
 
 

@@ -223,6 +223,8 @@ def test_passes_and_the_evidence_can_be_measured_again(family, task, source, fol
     m, evidence = report.manifest, report.manifest.precision_evidence
     assert evidence is not None and (evidence.draws, evidence.seed, evidence.range_pictures) == (m.default_draws, m.default_seed, 0)
     figures = evidence.chosen
+    assert m.notes[-1] == "the precision was chosen on a folder of 40 different pictures, 1 file that could not be read"
+    assert any("1 file that could not be read, the first: " in stage and "README.txt" in stage for stage in stages)
     assert figures is evidence.candidates[-1] and (m.precision, m.encoder_precision) == (figures.precision, "fp32")
     assert figures.pictures == PICTURES and "nncf" not in m.versions and open_model(report.path).manifest == m
     assert (figures.label_changes, figures.largest_shift) == measured_again(source, report.path, folder, evidence, tmp_path, task=task)
@@ -308,7 +310,7 @@ def test_interrupted_anywhere(source, folder, tmp_path, monkeypatch):
     aside = tmp_path / "tmp"
     aside.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(aside))
-    monkeypatch.setattr(precision_gate, "_EVERY", 0.0)
+    monkeypatch.setattr(gate_pictures, "EVERY", 0.0)
     stages: list[str] = []
     settings = {**LOOSE, "encoder_precision": "fp32", "calibration": folder}
     compile_checkpoint(source, tmp_path / "whole.fusedx", progress=stages.append, **settings)

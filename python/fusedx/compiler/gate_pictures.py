@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,8 +24,8 @@ from fusedx.engine.preprocess import normalize, to_square_uint8
 from fusedx.inputs import ReadOptions, read
 from fusedx.model import usable_processors
 
-#: Files read before progress is reported again.
-_BLOCK = 64
+#: Files that are read side by side, and seconds between two lines of progress within one stage.
+_BLOCK, EVERY = 64, 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,19 +66,24 @@ class Found:
     repeated: int
 
     def __str__(self) -> str:
+        return self.counts + (f", the first: {self.skipped[0]}" if self.skipped else "")
+
+    @property
+    def counts(self) -> str:
+        """Without a file's name."""
         text = f"{len(self.pictures)} different pictures"
         if self.repeated:
             text += f", {self.repeated} further ones with the pixels of another"
         if self.skipped:
-            text += f", {len(self.skipped)} files that could not be read, the first: {self.skipped[0]}"
+            text += f", {_files(len(self.skipped))} that could not be read"
         return text
 
 
 def require_files(folder: str | os.PathLike[str], needed: str, fewest: int) -> list[Path]:
-    """The files below ``folder``; ConfigError, which says ``needed``, where even they are less than ``fewest``."""
+    """The files below ``folder``; ConfigError, which says ``needed``, where even they are fewer than ``fewest``."""
     files = picture_files(Path(folder))
     if len(files) < fewest:
-        raise ConfigError(f"{needed}; {folder} has {len(files)} files")
+        raise ConfigError(f"{needed}; {folder} has {_files(len(files))}")
     return files
 
 
@@ -86,15 +92,16 @@ def read_pictures(
 ) -> Found:
     """Every picture below ``folder``; files that are none, or cannot be read, are skipped and named.
 
-    fewest: ConfigError, which says ``needed``, where there are less different ones.
+    fewest: ConfigError, which says ``needed``, where there are fewer different ones.
     scratch: a folder for the pixels, 150 kB a picture.
     """
     files = require_files(folder, needed, fewest)
+    done = counter(progress, "reading the calibration pictures", len(files), "files")
     kept: dict[str, tuple[int, str]] = {}  # digest -> (row of pixels, name)
     skipped: list[str] = []
     with (scratch / "pixels").open("wb") as file, ThreadPoolExecutor(usable_processors(), thread_name_prefix="fusedx-read") as pool:
         for start in range(0, len(files), _BLOCK):
-            progress(f"reading the calibration pictures: {start} of {len(files)} files")
+            done(start)
             block = files[start : start + _BLOCK]
             for path, result in zip(block, pool.map(lambda path: _read(path, options), block), strict=True):
                 if isinstance(result, str):
@@ -110,7 +117,21 @@ def read_pictures(
     found = Found(Pictures(pixels, rows, tuple(order), names), tuple(skipped), len(files) - len(skipped) - len(kept))
     if len(kept) < fewest:
         raise ConfigError(f"{needed}; {folder} has {found}")
+    progress(f"the calibration folder has {found}")
     return found
+
+
+def counter(progress: Callable[[str], None], what: str, total: int, unit: str = "pictures") -> Callable[[int], None]:
+    """A function that takes how many are done: it reports the first call, and then at most one in :data:`EVERY` seconds."""
+    last: float | None = None
+
+    def done(count: int) -> None:
+        nonlocal last
+        if last is None or time.monotonic() - last >= EVERY:
+            last = time.monotonic()
+            progress(f"{what}: {count} of {total} {unit}")
+
+    return done
 
 
 def split(pictures: Pictures, fewest_judges: int) -> tuple[Pictures, Pictures]:
@@ -119,6 +140,10 @@ def split(pictures: Pictures, fewest_judges: int) -> tuple[Pictures, Pictures]:
     ranges = min(MOST, max(FEWEST, n // 10), n - fewest_judges)
     ranges = ranges if ranges >= FEWEST else 0
     return pictures.part(0, ranges), pictures.part(ranges, n)
+
+
+def _files(count: int) -> str:
+    return f"{count} file" if count == 1 else f"{count} files"
 
 
 def _read(path: Path, options: ReadOptions) -> tuple[str, np.ndarray] | str:

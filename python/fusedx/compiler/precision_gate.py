@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,8 +38,6 @@ from fusedx.engine.schedule import Schedule
 from fusedx.inputs import ReadOptions
 
 MAX_LABEL_CHANGE, MAX_PROBABILITY_SHIFT = 0.001, 0.01
-#: Seconds between two lines of progress within one stage.
-_EVERY = 10.0
 Progress = Callable[[str], None]
 
 
@@ -168,7 +165,8 @@ class _Gate:
                 evidence = self._evidence(judges, len(ranges), tried, left_out)
                 int8 = candidate.encoder_precision == "int8"
                 graph = encoders[candidate.encoder_precision]
-                return Choice(candidate.precision, candidate.encoder_precision, graph, stored, evidence, notes if int8 else [])
+                notes = [*(notes if int8 else []), f"the precision was chosen on a folder of {found.counts}"]
+                return Choice(candidate.precision, candidate.encoder_precision, graph, stored, evidence, notes)
         raise ConfigError(_refusal(self._evidence(judges, len(ranges), tried, left_out)))
 
     def _split(self, pictures: Pictures, encoder_precision: str | None, unavailable: str | None) -> tuple[Pictures, Pictures, list[str]]:
@@ -192,7 +190,7 @@ class _Gate:
     def _reference(self, judges: Pictures) -> paired.Answers:
         """What fp32 weights with the fp32 encoder say."""
         engine = self._engine("fp32", self.subject.denoiser("fp32"), self.subject.graph, judges)
-        done = self._counter("fp32 answers", len(judges))
+        done = gate_pictures.counter(self.progress, "fp32 answers", len(judges))
         right = paired.joined(paired.answers(engine, judges, self.sampling, done))
         if not right.finite.all():
             name = judges.names[int(np.argmin(right.finite))]
@@ -203,7 +201,7 @@ class _Gate:
         self, candidate: Candidate, stored: StoredDenoiser, graph: Graph, judges: Pictures, right: paired.Answers
     ) -> CandidateFigures:
         engine = self._engine(candidate.encoder_precision, stored, graph, judges)
-        done = self._counter(f"judging {candidate}", len(judges))
+        done = gate_pictures.counter(self.progress, f"judging {candidate}", len(judges))
         parts = paired.answers(engine, judges, self.sampling, done)
         return paired.judge(candidate, parts, right, self.limits.max_label_change, self.limits.max_probability_shift)
 
@@ -213,21 +211,9 @@ class _Gate:
         if encoder_precision not in self.held:
             folder = self.scratch / encoder_precision
             folder.mkdir()
-            done = self._counter(f"{encoder_precision} encoder", len(judges))
+            done = gate_pictures.counter(self.progress, f"{encoder_precision} encoder", len(judges))
             self.held[encoder_precision] = paired.encode(graph, s.network, judges, folder, done)
         return Engine(s.network, s.schedule, s.task, self.held[encoder_precision], open_chains("native", stored, s.schedule))
-
-    def _counter(self, what: str, total: int) -> Callable[[int], None]:
-        """Reports the first picture and then some, at most one line in ``_EVERY`` seconds."""
-        last: float | None = None
-
-        def done(count: int) -> None:
-            nonlocal last
-            if last is None or time.monotonic() - last >= _EVERY:
-                last = time.monotonic()
-                self.progress(f"{what}: {count} of {total} pictures")
-
-        return done
 
     def _evidence(self, judges: Pictures, ranges: int, tried: list[CandidateFigures], left_out: list[str]) -> PrecisionEvidence:
         return PrecisionEvidence(
