@@ -17,6 +17,7 @@ native = pytest.mark.skipif(native_module.native is None, reason=f"fusedx._nativ
 ISAS = native_module.native.isas() if native_module.native else ()
 FLOATS = ["fp32", "bf16", "fp16"]
 GROUPS = [1, 2, 3, 4, 5, 6, 7, 8, 9]
+TABLES = ("a", "c", "t", "h", "f", "image")
 SHAPES = [(1, 1), (2, 31), (33, 5), (63, 65), (70, 131), (257, 100)]  # N, K
 
 
@@ -54,7 +55,7 @@ def run(p: dict, form: str = "fp32", isa: str = "", weights: object = None) -> n
 
 def values(p: dict, form: str = "fp32", isa: str = "") -> np.ndarray:
     """[G, N]: the plain layer of the value rows."""
-    return layer.run(np.ascontiguousarray(p["u"][:, 0]), layer.pack(p["weight"], form), **{n: p[n] for n in ("a", "c", "t", "h", "f", "image")}, isa=isa)
+    return layer.run(np.ascontiguousarray(p["u"][:, 0]), layer.pack(p["weight"], form), **{n: p[n] for n in TABLES}, isa=isa)
 
 
 def exact(p: dict, dtype: type = np.float64) -> np.ndarray:
@@ -121,12 +122,13 @@ def test_error_at_most_twice_that_of_plain_float32(isa, tangents):
         outputs, inputs = SHAPES[(i + tangents) % len(SHAPES)]
         p = problem(groups, tangents, outputs, inputs, ["hf", "h", "f", ""][i % 4])
         for form in FLOATS:
-            wide = p | {"weight": np.ascontiguousarray(packed.unpack(packed.pack(p["weight"], form), form, outputs, inputs))} if form != "fp32" else p
-            wanted, plain = exact(wide), exact(wide, np.float32)
+            weight = p["weight"] if form == "fp32" else packed.unpack(packed.pack(p["weight"], form), form, outputs, inputs)
+            wanted, plain = exact(p | {"weight": weight}), exact(p | {"weight": weight}, np.float32)
             error = np.abs(run(p, form, isa) - wanted)
             worst = np.unravel_index(error.argmax(), error.shape)
             bound = 2 * np.abs(plain - wanted).max() + 2e-6 * max(1.0, np.abs(wanted).max())
-            assert error.max() <= bound, f"{form} groups {groups} N {outputs} K {inputs} at (group, row, output) {worst}: {error.max():.2e} > {bound:.2e}"
+            where = f"{form} groups {groups} N {outputs} K {inputs} at (group, row, output) {worst}"
+            assert error.max() <= bound, f"{where}: {error.max():.2e} > {bound:.2e}"
 
 
 @native
@@ -136,13 +138,14 @@ def test_a_value_has_the_bits_that_it_has_without_tangents(isa, form):
     for i, (outputs, inputs) in enumerate(SHAPES):
         for groups, tangents in ((1, 1), (3, 7), (9, 14), (2, 63), (40, 4)):
             p = problem(groups, tangents, outputs, inputs, ["hf", "h", "f", ""][(i + tangents) % 4])
-            assert same_bits(np.ascontiguousarray(run(p, form, isa)[:, 0]), values(p, form, isa)), f"{groups} x (1 + {tangents}) N {outputs} K {inputs}"
+            found = np.ascontiguousarray(run(p, form, isa)[:, 0])
+            assert same_bits(found, values(p, form, isa)), f"{groups} x (1 + {tangents}) N {outputs} K {inputs}"
 
 
 @native
 @pytest.mark.parametrize("form", ["int8", "int4"])
 def test_integer_formats_approximate_the_derivative(form):
-    """Against the slope at their own value and the product of their own weights: off by rounding a direction to 8 bits, half a step an input."""
+    """The slope at their own value and the product of their own weights, off by rounding a direction to 8 bits: half a step an input."""
     for groups, tangents in ((1, 2), (5, 7), (9, 15)):
         for outputs, inputs in SHAPES:
             p = problem(groups, tangents, outputs, inputs)
@@ -191,7 +194,7 @@ def projected(p: dict, classes: int, form: str = "fp32", isa: str = "") -> tuple
     end = {"panels4": layer.pack_projection(weight4), "bias4": bias4}
     shape, weights = p["u"].shape, layer.pack(p["weight"], form)
     found = layer.run_projected(u, weights, **rest, **end, isa=isa, tangents=shape[1] - 1).reshape(*shape[:2], classes)
-    plain = layer.run_projected(np.ascontiguousarray(p["u"][:, 0]), weights, **{n: p[n] for n in ("a", "c", "t", "h", "f", "image")}, **end, isa=isa)
+    plain = layer.run_projected(np.ascontiguousarray(p["u"][:, 0]), weights, **{n: p[n] for n in TABLES}, **end, isa=isa)
     wanted = run(p, form, isa).astype(np.float64) @ weight4.T.astype(np.float64)
     wanted[:, 0] += bias4
     return found, plain, wanted
