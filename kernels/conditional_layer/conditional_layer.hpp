@@ -52,7 +52,6 @@ struct Layer {
     int64_t tangents;                 // of a group, 0 to kMostTangents; R is whole groups, whose t and image are those of their value row
 };
 
-// Throws Error(unavailable) for a format that this build has no kernel for.
 void conditional_layer(const Layer& layer, Isa isa);
 
 // What each instruction set provides.
