@@ -24,7 +24,7 @@ from fusedx.engine.sampler.held import Held
 from fusedx.engine.sampler.process import Process
 
 #: The window is solved anew about its own solution, which settles what is not linear: the grid and v2's clamp.
-_PASSES = 3
+_PASSES = 4
 #: A Jacobian changes little from step to step: the stale form has one in every sixteenth, but at least eight in a chain.
 _SPACING = 16
 _LEAST_SLOPES = 8
