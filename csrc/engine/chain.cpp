@@ -199,8 +199,9 @@ void Chain::Parts::run_sweeps(const Block& block, const Condition& condition, co
     for (int64_t chain = 0; options.report && chain < block.chains; ++chain) {
         SampleReport& report = options.report[(block.first + chain) / points()];
         const Speculation::Counts& counts = speculation.counts(chain);
-        report.sweeps = std::max(report.sweeps, counts.sweeps), report.evaluations += counts.evaluations;
-        report.sequential_steps = std::max(report.sequential_steps, counts.sequential_steps);
+        report.sweeps = std::max(report.sweeps, counts.sweeps);
+        report.evaluations += counts.evaluations;
+        report.sequential_steps += counts.sequential_steps;
     }
 }
 
@@ -225,7 +226,7 @@ void Chain::run(const EncodedView& encoded, const double* noise, int64_t draws, 
         const bool sweeps = useful_rows(options.rows, block.chains, view.steps) > block.chains;  // else each chain would have one
         if (options.report) {
             const int32_t steps = static_cast<int32_t>(view.steps), all = static_cast<int32_t>(view.steps * points);
-            std::fill_n(options.report + first, count, sweeps ? SampleReport{} : SampleReport{steps, all, steps});
+            std::fill_n(options.report + first, count, sweeps ? SampleReport{} : SampleReport{steps, all, all});
         }
         sweeps ? parts_->run_sweeps(block, condition, options, workspace) : parts_->run_steps(block, condition, options, workspace);
         if (view.family == Family::posterior)

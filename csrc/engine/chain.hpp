@@ -46,10 +46,10 @@ struct ConditionView {
     const float *constant, *feature;
 };
 
-// How one sample, a (draw, image) pair, was computed; of a ddim sample's six chains the most, and all evaluations.
+// How one sample, a (draw, image) pair, was computed.  Of a ddim sample's six chains: the most sweeps, and the sums of the rest.
 struct SampleReport {
-    int32_t sweeps, evaluations;
-    int32_t sequential_steps;  // that were run one by one: all of them, or those that were left when sweeps no longer paid
+    int32_t sweeps, evaluations;  // evaluations of the denoiser that had rows of it; its rows in all
+    int32_t sequential_steps;     // that were run one by one: all of them, or those that were left when sweeps no longer paid
 };
 
 // What else a caller may want of a run; all of it may be left out.

@@ -8,7 +8,7 @@ namespace fusedx {
 namespace {
 
 constexpr int64_t kAhead = 4;        // steps past the front, for each row of a sweep, among which those without a valid eps are sought
-constexpr double kForget = 0.5;      // weight of older sweeps in the fit, a sweep
+constexpr double kForget = 0.5;      // weight of what was known before in every mean that a chain keeps
 constexpr double kLeastMove = 1e-4;  // of a state, below which rounding to the grid drowns what eps did
 constexpr double kLeastBlend = -0.5, kMostBlend = 1.5;
 
@@ -20,13 +20,13 @@ Speculation::Speculation(const Process& process, int state_bits, int64_t first, 
                          double least_gain, const KeptStates& kept)
     : process_(process), bits_(state_bits), first_(first), rows_(rows), window_(window_for(process.steps, rows)), least_gain_(least_gain),
       kept_(kept), state_(state), chains_(chains), held_eps_(chains * window_ * process.classes),
-      held_seen_(chains * window_ * process.classes), y_(process.classes),
+      held_seen_(chains * window_ * process.classes), recent_eps_(chains * process.classes), y_(process.classes),
       guessed_(process.classes) {
     gathered_.reserve(std::max(rows, chains));
 }
 
 int64_t Speculation::bytes(int64_t classes, int64_t steps, int64_t chains, int64_t rows) {
-    return chains * (window_for(steps, rows) * classes * 12 + static_cast<int64_t>(sizeof(OneChain))) +
+    return chains * ((window_for(steps, rows) * 12 + 8) * classes + static_cast<int64_t>(sizeof(OneChain))) +
            std::max(rows, chains) * static_cast<int64_t>(sizeof(Row));
 }
 
@@ -86,17 +86,18 @@ int64_t Speculation::walk(int64_t chain, int64_t share, const SweepRows& rows) {
     return own.front - from;
 }
 
-// eps of step i at state y, from the eps that was evaluated last, at this step or, of a step that never was, at the last one that was.
-// Two extremes: eps has not changed; or the clean state y0 that it estimates has not,
+// eps of step i at state y, from the eps that was evaluated last, at this step or, of a step that never was, at those before it: their
+// mean, since steps have embeddings of their own, which may have nothing to do with each other.  Between two extremes: eps has not
+// changed; or the clean state y0 that it estimates has not,
 //   y = q y0 + (1 - q) p + s eps   in DiffMIC's chain,
-// which is what a perfectly trained denoiser would do.  One of random weights does the first, trained ones about a tenth of the second.
-// DiffMIC-v2's ten steps start at the scale of their estimate, which is clamped: there the first alone is used.
+// as of a denoiser that knows the answer.  Where between them, `blend`, is fitted to what eps did as states moved in recent sweeps.
+// DiffMIC-v2's chain is ten steps of a clamped estimate, where a fit comes late and the clamp hides y0: there eps is held.
 void Speculation::guess(int64_t chain, int64_t i, const double* y, double* eps) {
     const int64_t classes = process_.classes;
     const OneChain& own = chains_[chain];
     const int64_t j = std::min(i, own.evaluated - 1);
     if (j < 0) return static_cast<void>(std::fill_n(eps, classes, 0.0));
-    std::copy_n(eps_of(chain, j), classes, eps);
+    std::copy_n(i < own.evaluated ? eps_of(chain, j) : &recent_eps_[chain * classes], classes, eps);
     if (own.blend == 0) return;
     const double *const now = process_.step_coefficients(i), *const then = process_.step_coefficients(j);  // q, s, ...
     const double* const p = process_.mean + process_.entry(first_ + chain) * classes;
@@ -127,6 +128,12 @@ void Speculation::scatter(const SweepRows& rows, const double* eps) {
                 }
                 const double found = process_.step_coefficients(i)[1] * along / square;
                 if (largest > kLeastMove && std::isfinite(found)) points += 1, slope += found;
+            }
+            if (i >= own.evaluated) {
+                double* const recent = &recent_eps_[chain * classes];
+                const double keep = i == 0 ? 0 : kForget;
+                for (int64_t c = 0; c < classes; ++c)  // (a guess that overflows must not spoil those to come)
+                    if (std::isfinite(now[c])) recent[c] = keep * recent[c] + (1 - keep) * now[c];
             }
             std::copy_n(now, classes, eps_of(chain, i));
             std::copy_n(seen, classes, seen_by(chain, i));

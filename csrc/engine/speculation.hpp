@@ -81,6 +81,7 @@ private:
     std::vector<OneChain> chains_;
     std::vector<double> held_eps_;  // [chains, window, C], step i at i % window: the eps that was evaluated last
     std::vector<float> held_seen_;  // and the state on the grid that it was evaluated at
+    std::vector<double> recent_eps_;  // [chains, C]: of new steps, later ones weighing more
     std::vector<Row> gathered_;     // of the sweep under way
     std::vector<double> y_, guessed_;  // [C]
     int64_t recent_[2][8] = {}, sweep_ = 0;  // steps gained and chains at work, of the last sweeps
