@@ -220,7 +220,7 @@ class _Gate:
             pictures=len(judges),
             pictures_sha256=judges.sha256(),
             range_pictures=ranges,
-            draws=self.sampling.draws,
+            draws=self.sampling.most_draws,
             seed=self.sampling.seed,
             confidence=CONFIDENCE,
             max_label_change=self.limits.max_label_change,
