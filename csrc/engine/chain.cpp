@@ -88,9 +88,11 @@ int64_t Chain::weight_bytes() const {
     return total;
 }
 
+int64_t Chain::chains_together(int64_t images, int64_t draws) const { return parts_->block_samples(images * draws) * parts_->points(); }
+
 int64_t Chain::workspace_bytes(int64_t images, int64_t draws, int64_t rows) const {
     const DenoiserView& v = parts_->view;
-    const int64_t entries = images * parts_->points(), chains = parts_->block_samples(images * draws) * parts_->points();
+    const int64_t entries = images * parts_->points(), chains = chains_together(images, draws);
     const int64_t layer = 64 * (v.features * 4 + (v.features + 31) / 32 * padded_classes(v.classes) * 8);  // conditional_layer's own
     const int64_t most = useful_rows(rows, chains, v.steps), sweeps = most > chains ? Speculation::bytes(v.classes, v.steps, chains, most) : 0;
     return entries * (v.classes * (v.noise_prior ? 16 : 8) + v.features * 8) + chains * v.classes * 8 + sweeps +
