@@ -282,11 +282,14 @@ def test_stale_slopes_are_few_and_the_nearest_serves() -> None:
     stale, newton = Stale(process, 0), Newton(process, 0)
     asked = np.array([i for i in range(250) if stale.wants_slope(i)])
     assert asked.tolist() == list(range(0, 250, 16)) and all(newton.wants_slope(i) for i in range(250))
-    stale.learn_slopes(asked[:3], np.ones((3, 2, 2)))
-    assert not stale.wants_slope(0) and stale._nearest[[0, 8, 9, 23, 25, 249]].tolist() == [0, 0, 16, 16, 32, 32]
-    before = stale._nearest.copy()
+    scale = np.array([process.eps_scale(i) for i in range(250)])
+    stale.learn_slopes(asked[:3], np.array([1.0, 2.0, 3.0])[:, None, None] / scale[asked[:3], None, None] * np.ones((2, 2)))
     stale.learn_slopes(np.array([48]), np.full((1, 2, 2), np.inf))  # not believed
-    assert np.array_equal(stale._nearest, before)
+    i = np.array([0, 8, 9, 23, 25, 60, 249])
+    assert not stale.wants_slope(0) and stale.wants_slope(48)
+    np.testing.assert_allclose((stale._slope(i, 2) * scale[i, None, None])[:, 0, 0], [1, 1, 2, 2, 3, 3, 3])
+    stale._slope(np.array([40, 41]), 2)
+    assert list(stale._slopes) == [32], "what lies behind the front is dropped, but for the last"
     short, _ = problem("ddim", 2, 10)
     assert all(Stale(short, 0).wants_slope(i) for i in range(10))
 
