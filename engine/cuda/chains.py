@@ -11,17 +11,17 @@ import logging
 import numpy as np
 import torch
 
-from fusedx.engine import sampler
 from fusedx.engine.chain_runner import Encoded, entries
 from fusedx.engine.cuda import parallel
 from fusedx.engine.cuda.buckets import ROW_BUCKETS, bucket, pieces
 from fusedx.engine.cuda.context import Context
-from fusedx.engine.cuda.denoiser import Chains, DeviceDenoiser
+from fusedx.engine.cuda.denoiser import DeviceDenoiser, Inputs
 from fusedx.engine.cuda.encoding import DeviceEncoding
 from fusedx.engine.cuda.parallel import ParallelChain
 from fusedx.engine.cuda.sequential import SequentialChain
 from fusedx.engine.denoiser import DenoiserTables
 from fusedx.engine.manifest import MAP_POINTS, Network
+from fusedx.engine.sampler import SEQUENTIAL, Chains, Plan, Work, dense_points, map_mean
 from fusedx.engine.schedule import Schedule
 
 log = logging.getLogger("fusedx")
@@ -52,43 +52,65 @@ class CudaChains:
         self._denoiser = DeviceDenoiser(network, schedule, tables, context, cc, precision, invariant=batch_invariant)
         distance = torch.arange(MAP_POINTS, dtype=torch.float32, device=context.device)[:, None] / float(MAP_POINTS - 1)
         self._near, self._far = (1 - distance).double(), distance.double()  # float32 values, as published
-        self._ready_chains: dict[tuple[str, int, bool], SequentialChain | ParallelChain] = {}
+        self._made: dict[tuple[int, int, bool], SequentialChain | ParallelChain] = {}
 
-    def run(self, encoded: Encoded, noise: np.ndarray, *, keep: bool, kind: str = "sequential") -> sampler.Chains:
-        """See :class:`fusedx.engine.chain_runner.ChainRunner`."""
+    def run(self, encoded: Encoded, noise: np.ndarray, *, keep: bool, plan: Plan = SEQUENTIAL) -> Chains:
+        """See :class:`fusedx.engine.chain_runner.ChainRunner`.  The plan's rows set the window; guesses are always Picard's."""
         with self._context.working():
             prior, feature = self._entries(encoded)
-            z = sampler.dense_points(noise[0], noise[1])[None] if self._v2 else noise
+            z = self._starts(noise)
             rows = z.reshape(len(z), -1, z.shape[-1])
             # Rows repeat the entries in their order, once a draw.
-            done = [self._piece(rows, prior, feature, piece, keep, kind) for piece in pieces(rows.shape[1], self._most_rows(keep, kind))]
-        kept = np.concatenate([states for states, _ in done], axis=1).reshape(-1, *z.shape[1:])
-        sweeps, evaluated = (sum(effort[i] for _, effort in done) for i in (0, 1))
-        return sampler.Chains(scores=sampler.map_mean(kept[-1]) if self._v2 else kept[-1], states=kept)  # sweeps, evaluated
+            parts = [self._piece(rows, prior, feature, piece, keep, plan) for piece in pieces(rows.shape[1], self._most_rows(keep, plan))]
+        kept = np.concatenate([states for states, _ in parts], axis=1).reshape(-1, *z.shape[1:])
+        sweeps, evaluated, alone = np.concatenate([work for _, work in parts], axis=1).reshape(3, *noise.shape[1:3], -1)  # [D,B,points]
+        work = Work(sweeps.max(-1), evaluated.sum(-1), alone.sum(-1))
+        return Chains(map_mean(kept[-1]) if self._v2 else kept[-1], kept, work)
 
     def eps(self, encoded: Encoded, y: np.ndarray, step: int) -> np.ndarray:
         """See :class:`fusedx.engine.chain_runner.ChainRunner`."""
-        rows = y.reshape(-1, y.shape[-1])
+        rows, d = y.reshape(-1, y.shape[-1]), self._denoiser
         with self._context.working():
-            prior, feature = self._entries(encoded)
-            x = self._denoiser.chains(len(rows))
-            self._fill(x, rows[None], prior, feature, np.arange(len(rows), dtype=np.int32))
-            return self._denoiser.eps(x, x.noise[0], step).cpu().numpy().reshape(y.shape)
+            x = self._inputs(encoded, rows[None])
+            return d.eps(x, d.layers(len(rows)), x.noise[0], step, bits=0).cpu().numpy().reshape(y.shape)
 
-    def warm_up(self, rows: int, kind: str = "sequential") -> None:
+    def residual(self, encoded: Encoded, noise: np.ndarray, states: np.ndarray) -> np.ndarray:
+        """See :class:`fusedx.engine.chain_runner.Certified`."""
+        z, d = self._starts(noise), self._denoiser
+        with self._context.working():
+            x = self._inputs(encoded, z.reshape(len(z), -1, z.shape[-1]))
+            given = torch.from_numpy(states.reshape(len(states), -1, states.shape[-1])).to(self._context.device)
+            memory, worst = d.layers(given.shape[1]), d.zeros(given.shape[1])
+            for i in range(d.steps):
+                torch.maximum(worst, (d.step(x, memory, given[i], i) - given[i + 1]).abs().amax(dim=1), out=worst)
+            return worst.cpu().numpy().reshape(*noise.shape[1:3], -1).max(axis=-1)
+
+    def warm_up(self, rows: int, plan: Plan = SEQUENTIAL) -> None:
         """Allocate, compile and capture what so many rows will run."""
         with self._context.working():
-            for piece in pieces(rows, self._most_rows(keep=False, kind=kind)):
-                self._ready(kind, bucket(piece.stop - piece.start, ROW_BUCKETS), keep=False)
+            for piece in pieces(rows, self._most_rows(False, plan)):
+                self._ready(bucket(piece.stop - piece.start, ROW_BUCKETS), False, plan)
 
     def captured(self) -> list[int]:
         """Rows of the buckets that are ready."""
-        return sorted({rows for _, rows, keep in self._ready_chains if not keep})
+        return sorted({rows for rows, _, keep in self._made if not keep})
 
-    def _most_rows(self, keep: bool, kind: str) -> int:
-        arrays = 4 if kind == "parallel" else 2 if keep else 1  # of the size of the noise
+    def _starts(self, noise: np.ndarray) -> np.ndarray:
+        """[T,D,B,C], or of DiffMIC-v2 [1,D,B,6,C]."""
+        return dense_points(noise[0], noise[1])[None] if self._v2 else noise
+
+    def _inputs(self, encoded: Encoded, rows: np.ndarray) -> Inputs:
+        """Memory of its own for all of the rows' noise [T or 1,R,C], filled and prepared."""
+        prior, feature = self._entries(encoded)
+        x = self._denoiser.inputs(rows.shape[1])
+        self._fill(x, rows, prior, feature, (np.arange(rows.shape[1]) % len(prior)).astype(np.int32))
+        self._denoiser.prepare(x)
+        return x
+
+    def _most_rows(self, keep: bool, plan: Plan) -> int:
+        arrays = (2 if keep else 1) if plan.sequential else 4  # of the size of the noise
         bytes_per_row = 8 * self._denoiser.classes * self._denoiser.steps * arrays
-        most = parallel.MOST_CHAINS if kind == "parallel" else ROW_BUCKETS[-1]
+        most = ROW_BUCKETS[-1] if plan.sequential else parallel.MOST_CHAINS
         fitting = [rows for rows in ROW_BUCKETS if rows <= most and rows * bytes_per_row <= _STATE_BYTES]
         return fitting[-1] if fitting else 1
 
@@ -100,32 +122,32 @@ class CudaChains:
         if not self._v2:
             return encoded.on_device("prior").double(), encoded.on_device("feature")
         points = [encoded.on_device(name).double()[:, None] for name in ("y_global", "y_local")]
-        dense = self._near * points[0] + self._far * points[1]  # [B,6,C]; sampler.dense_points, operation by operation
+        dense = self._near * points[0] + self._far * points[1]  # [B,6,C]; dense_points, operation by operation
         return dense.flatten(0, 1), encoded.on_device("fused_feature").repeat_interleave(MAP_POINTS, dim=0)
 
     def _piece(
-        self, rows: np.ndarray, prior: torch.Tensor, feature: torch.Tensor, piece: slice, keep: bool, kind: str
-    ) -> tuple[np.ndarray, tuple[int, int]]:
-        """Some of the rows' noise [T or 1,R,C] -> [S,R,C], the start and, if kept, every later state, otherwise the last; and the effort."""
+        self, rows: np.ndarray, prior: torch.Tensor, feature: torch.Tensor, piece: slice, keep: bool, plan: Plan
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Some of the rows' noise [T or 1,R,C] -> states [S,R,C], the start and, if kept, every later one, otherwise the last; work [3,R]."""
         size = piece.stop - piece.start
         used, entry = np.unique(np.arange(piece.start, piece.stop) % len(prior), return_inverse=True)
         if len(used) < len(prior):
             prior, feature = (x[torch.from_numpy(used).to(x.device)] for x in (prior, feature))
-        chain = self._ready(kind, bucket(size, ROW_BUCKETS), keep)
+        chain = self._ready(bucket(size, ROW_BUCKETS), keep, plan)
         self._fill(chain.inputs, rows[:, piece], prior, feature, entry.astype(np.int32))
         chain.run(size)
-        return chain.states(size).cpu().numpy(), chain.effort(size)
+        return chain.states(size).cpu().numpy(), chain.work(size)
 
-    def _ready(self, kind: str, rows: int, keep: bool) -> SequentialChain | ParallelChain:
-        key = kind, rows, keep
-        if key not in self._ready_chains:
-            make = ParallelChain if kind == "parallel" else SequentialChain
-            chain = make(self._denoiser, rows, keep=keep)
+    def _ready(self, rows: int, keep: bool, plan: Plan) -> SequentialChain | ParallelChain:
+        window = 1 if plan.sequential else parallel.window(rows, self._denoiser.steps, plan.rows)
+        if (rows, window, keep) not in self._made:
+            d = self._denoiser
+            chain = SequentialChain(d, rows, keep=keep) if plan.sequential else ParallelChain(d, rows, window, keep=keep)
             log.info("%s", chain.describe())
-            self._ready_chains[key] = chain
-        return self._ready_chains[key]
+            self._made[rows, window, keep] = chain
+        return self._made[rows, window, keep]
 
-    def _fill(self, x: Chains, noise: np.ndarray, prior: torch.Tensor, feature: torch.Tensor, entry: np.ndarray) -> None:
+    def _fill(self, x: Inputs, noise: np.ndarray, prior: torch.Tensor, feature: torch.Tensor, entry: np.ndarray) -> None:
         """Copy one call's inputs into static memory."""
         upload, count = self._context.upload, len(prior)
         upload(x.noise[: len(noise), : len(entry)], torch.from_numpy(np.ascontiguousarray(noise)))

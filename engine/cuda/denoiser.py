@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from fusedx.engine.cuda.context import Context
+from fusedx.engine.cuda.precision import GRID_BITS
 from fusedx.engine.cuda.tables import DeviceTables
 from fusedx.engine.denoiser import DenoiserTables
 from fusedx.engine.manifest import Network
@@ -19,13 +20,9 @@ from fusedx.kernels.conditional_layer import variants
 from fusedx.kernels.conditional_layer.triton import conditional_layer, projected_layer
 from fusedx.kernels.step import triton as step_kernel
 
-#: Weight format -> bits behind the point of the grid that the denoiser sees the state on.  A coarser one lets the parallel sampler
-#: accept guesses sooner; these are below what the format itself rounds.
-GRID_BITS = {"fp32": 18, "bf16": 10, "fp16": 10, "fp8": 10}
-
 
 @dataclass(slots=True)
-class Chains:
+class Inputs:
     """Static memory of R chains: what one call's chains start from and are conditioned on."""
 
     noise: torch.Tensor  # [T,R,C] float64: the starting draw, then the draw used at each step; DiffMIC-v2 [1,R,C], the start alone
@@ -74,10 +71,10 @@ class DeviceDenoiser:
         """On the device."""
         return torch.zeros(shape, dtype=dtype, device=self.context.device)
 
-    def chains(self, count: int) -> Chains:
+    def inputs(self, count: int) -> Inputs:
         """Memory for so many chains."""
         c, f = self.classes, self._network.feature_dim
-        return Chains(
+        return Inputs(
             noise=self.zeros(1 if self.v2 else self.steps, count, c),
             start=self.zeros(count, c),
             prior=self.zeros(count, c),
@@ -96,7 +93,7 @@ class DeviceDenoiser:
             variant=variant,
         )
 
-    def prepare(self, x: Chains) -> None:
+    def prepare(self, x: Inputs) -> None:
         """The start states, and W1_p p of each entry: summed class by class in float64, as on the host, whatever the other entries."""
         total = x.prior[:, :1] * self._tables.weight_p[0]
         for c in range(1, self.classes):
@@ -105,7 +102,7 @@ class DeviceDenoiser:
         from_zero = self.v2 or self._network.noise_prior
         torch.add(x.noise[0], 0.0 if from_zero else x.prior[x.entry], out=x.start)
 
-    def first(self, x: Chains, memory: Layers, *, bits: int) -> step_kernel.FirstLayer:
+    def first(self, x: Inputs, memory: Layers, *, bits: int) -> step_kernel.FirstLayer:
         """Layer 1, its input on a grid of so many bits; 0 where it is already."""
         w = self._tables
         return step_kernel.FirstLayer(w.weight_y, w.scale1, w.shift1, x.constant, x.feature, memory.u1, bits)
@@ -116,16 +113,31 @@ class DeviceDenoiser:
         conditional_layer(memory.u1, w.weight2, w.scale2, w.shift2, t, out=memory.u2, variant=variant)
         projected_layer(memory.u2, w.weight3, w.scale3, w.shift3, t, w.weight4, partial=memory.partial, variant=variant)
 
-    def update(self, x: Chains, memory: Layers) -> step_kernel.Update:
+    def update(self, x: Inputs, memory: Layers) -> step_kernel.Update:
         """The state's update from those partial sums."""
         mean = None if self.v2 or self._network.noise_prior else x.prior
         return step_kernel.Update(self.family, self._coefficients, self._tables.bias4, memory.partial, mean)
 
-    def eps(self, x: Chains, y: torch.Tensor, step: int) -> torch.Tensor:
-        """The denoiser alone: y float64 [R,C] of chains' memory that holds its entries -> float64 [R,C]."""
-        memory = self.layers(len(y))
-        self.prepare(x)
-        t = torch.tensor([step], dtype=torch.int32, device=y.device).expand(len(y))
-        step_kernel.start(y, t_next=t, image=x.entry, first=self.first(x, memory, bits=self.bits))
-        self.hidden(memory, t)
+    def eps(self, x: Inputs, memory: Layers, y: torch.Tensor, step: int, *, bits: int) -> torch.Tensor:
+        """The denoiser alone at row ``step`` of the tables, for the state y float64 [R,C] -> float64 [R,C]."""
+        self._evaluate(x, memory, y, self._rows(step, y), bits=bits)
         return memory.partial.double().sum(dim=1) + self._tables.bias4
+
+    def step(self, x: Inputs, memory: Layers, y: torch.Tensor, i: int) -> torch.Tensor:
+        """One step of the chain by itself: the state y float64 [R,C] before step i -> the state after it."""
+        t, out, update = self._rows(self.order[i], y), torch.empty_like(y), self.update(x, memory)
+        self._evaluate(x, memory, y, t, bits=self.bits)
+        if i + 1 == self.steps:
+            step_kernel.last(y, t=t, image=x.entry, update=update, y_out=out)
+        else:
+            z, first = None if self.v2 else x.noise[i + 1], self.first(x, memory, bits=self.bits)
+            step_kernel.middle(y, t=t, t_next=t, image=x.entry, update=update, first=first, y_out=out, z=z)
+        return out
+
+    def _evaluate(self, x: Inputs, memory: Layers, y: torch.Tensor, t: torch.Tensor, *, bits: int) -> None:
+        step_kernel.start(y, t_next=t, image=x.entry, first=self.first(x, memory, bits=bits))
+        self.hidden(memory, t)
+
+    @staticmethod
+    def _rows(step: int, y: torch.Tensor) -> torch.Tensor:
+        return torch.tensor([step], dtype=torch.int32, device=y.device).expand(len(y))

@@ -11,6 +11,7 @@ chains have ended.  Every sweep moves every chain by one step at least, so the n
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from fusedx.engine.cuda.buckets import ROW_BUCKETS
@@ -27,9 +28,9 @@ SWEEP_ROWS, LEAST_WINDOW, MOST_WINDOW = 128, 4, 64
 MOST_CHAINS = ROW_BUCKETS[-1] // LEAST_WINDOW
 
 
-def window(chains: int, steps: int) -> int:
-    """Rows of a sweep for each of so many chains: a power of two, no more than there are steps."""
-    size = max(LEAST_WINDOW, min(MOST_WINDOW, SWEEP_ROWS // chains))
+def window(chains: int, steps: int, rows: int) -> int:
+    """Rows of a sweep for each of so many chains, of about ``rows`` for all: a power of two, no more than there are steps."""
+    size = max(LEAST_WINDOW, min(MOST_WINDOW, rows // chains))
     while size > LEAST_WINDOW and size >= 2 * steps:
         size //= 2
     return 1 << (size.bit_length() - 1)
@@ -38,11 +39,10 @@ def window(chains: int, steps: int) -> int:
 class ParallelChain:
     """Static memory of R chains and what runs them; every state is kept."""
 
-    def __init__(self, denoiser: DeviceDenoiser, chains: int, *, keep: bool) -> None:
+    def __init__(self, denoiser: DeviceDenoiser, chains: int, window: int, *, keep: bool) -> None:
         d = denoiser
-        self._denoiser, self._keep = d, keep
-        self.window = window(chains, d.steps)
-        self.inputs = d.chains(chains)
+        self._denoiser, self._keep, self.window = d, keep, window
+        self.inputs = d.inputs(chains)
         self._layers = d.layers(chains * self.window)
         self._work = Speculation.allocate(d.steps, chains, self.window, d.classes, d.bits, d.context.device)
         self._order = torch.tensor(d.order, dtype=torch.int32, device=d.context.device)
@@ -71,9 +71,10 @@ class ParallelChain:
         states = self._work.states[:, :count]
         return states if self._keep else states[[0, -1]]
 
-    def effort(self, count: int) -> tuple[int, int]:
-        """(sweeps, rows evaluated): the most that one of the chains took part in, and of all of them together."""
-        return int(self._progress[:count, 1].max()), int(self._progress[:count, 2].sum())
+    def work(self, count: int) -> np.ndarray:
+        """int64 [3,count]: sweeps, rows and steps taken one at a time, of each chain."""
+        _, sweeps, rows = self._progress[:count].numpy().astype(np.int64).T
+        return np.stack([sweeps, rows, np.zeros_like(rows)])
 
     def describe(self) -> str:
         """What runs, in a line."""

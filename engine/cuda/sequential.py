@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from fusedx.engine.cuda.denoiser import DeviceDenoiser
@@ -19,7 +20,7 @@ class SequentialChain:
 
     def __init__(self, denoiser: DeviceDenoiser, chains: int, *, keep: bool) -> None:
         self._denoiser, self._keep = denoiser, keep
-        self.inputs = denoiser.chains(chains)
+        self.inputs = denoiser.inputs(chains)
         self._layers = denoiser.layers(chains)
         steps = denoiser.steps
         self._states = denoiser.zeros(steps + 1 if keep else 2, chains, denoiser.classes)
@@ -38,9 +39,9 @@ class SequentialChain:
             return self._states[:, :count]
         return torch.stack([self.inputs.start, self._states[self._denoiser.steps % 2]])[:, :count]
 
-    def effort(self, count: int) -> tuple[int, int]:
-        """(sweeps, rows evaluated): one sweep a step."""
-        return self._denoiser.steps, self._denoiser.steps * count
+    def work(self, count: int) -> np.ndarray:
+        """int64 [3,count]: sweeps, rows and steps taken one at a time, of each chain."""
+        return np.full((3, count), self._denoiser.steps)
 
     def describe(self) -> str:
         """What runs, in a line."""
