@@ -16,8 +16,8 @@ A guess of eps at step i, where it was last evaluated, or for a new step at the 
     e  = (1 - l) eps_j + l (y - (1 - q_i) p - q_i y0) / s_i
 
 l = 0 holds eps and l = 1 holds the estimate y0; l is fitted to how eps changed in the last sweeps, s (d eps . d y) / |d y|^2 on average.
-e is affine in y, and so is a posterior step: the guesses of a window are one scan of affine maps.  A DDIM step clamps, so its
-guesses are walked one by one; there are few.
+e is affine in y, and so is a posterior step: the guesses of a window are one scan of affine maps.  A DDIM step clamps: its guesses hold
+eps and are walked one by one; there are few.
 
 R chains, W rows of a sweep each, C classes, T steps.  The current CUDA device must be that of the tensors, and the current stream
 orders the launches.  Nothing here waits for the device.
@@ -263,13 +263,6 @@ def _advance_kernel(
             source = tl.maximum(j, 0)
             e = tl.load(eps + (source * chains + chain) * CLASSES + k, mask=here, other=0.0)
             e = tl.where(tl.abs(e) < 1e30, e, 0.0)
-            y_j = tl.load(at + (source * chains + chain) * CLASSES + k, mask=here, other=0.0)
-            theirs = coefficients + tl.load(order + source) * 4
-            q = tl.load(coefficients + own * 4)
-            s = tl.load(coefficients + own * 4 + 1)
-            y0 = (y_j - tl.load(theirs + 1) * e) / tl.load(theirs)
-            use = (j >= 0) & (s > 0.0) & (held == 0)
-            e = tl.where(use, (1.0 - blend) * e + blend * (y - q * y0) / tl.where(s > 0.0, s, 1.0), e)
             y = moved(y, e, coefficients, own, p, p, False, FAMILY)
             n += 1
     tl.store(step + rows, -1, mask=w >= count)

@@ -43,9 +43,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Compiled:
-    """What the compiler made.  ``stack``: bytes a thread of spilled registers.  ``chains``: lengths of runs of fused
-    multiply-adds that add to each other's results, and how many a thread has."""
+    """What the compiler made.  ``threads``: of a program.  ``stack``: bytes a thread of spilled registers.  ``chains``: lengths of
+    runs of fused multiply-adds that add to each other's results, and how many a thread has."""
 
+    threads: int
     registers: int
     stack: int
     shared: int
@@ -75,7 +76,7 @@ def run(job: Job) -> Compiled:
     made = triton.compile(source, target=GPUTarget("cuda", job.cc, 32), options=options)
     registers, stack = _resources(made.asm["cubin"], Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump")
     ptx = made.asm["ptx"]
-    return Compiled(registers, stack, made.metadata.shared, _instructions(ptx), _chains(ptx))
+    return Compiled(32 * made.metadata.num_warps, registers, stack, made.metadata.shared, _instructions(ptx), _chains(ptx))
 
 
 def _source(job: Job) -> tuple[Any, dict[str, str | None], dict[str, Any]]:
