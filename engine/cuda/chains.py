@@ -128,7 +128,7 @@ class CudaChains:
     def _piece(
         self, rows: np.ndarray, prior: torch.Tensor, feature: torch.Tensor, piece: slice, keep: bool, plan: Plan
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Some of the rows' noise [T or 1,R,C] -> states [S,R,C], the start and, if kept, every later one, otherwise the last; work [3,R]."""
+        """Some of the rows' noise [T or 1,R,C] -> states [S,R,C], start and, if kept, all later ones, else the last; work [3,R]."""
         size = piece.stop - piece.start
         used, entry = np.unique(np.arange(piece.start, piece.stop) % len(prior), return_inverse=True)
         if len(used) < len(prior):

@@ -74,7 +74,7 @@ class CudaEngine(Engine):
             return SEQUENTIAL
         if self.chains.name != "triton":
             raise ConfigError(
-                f"sampler 'parallel' does not run on backend {self.chains.name!r}; load with backend='triton', or use 'sequential' or 'auto'"
+                f"sampler 'parallel' does not run on backend {self.chains.name!r}; load with backend='triton', or use 'sequential'"
             )
         return Plan(max(2, sampler.rows or SWEEP_ROWS))
 

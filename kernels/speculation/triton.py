@@ -1,4 +1,4 @@
-"""The parallel sampler's advance on a device, in Triton: many steps of a chain evaluated at once, the sequential chain's bits as the result.
+"""The parallel sampler between two evaluations, in Triton: many steps of a chain at once, the sequential chain's bits as the result.
 
 A chain of T steps has a *front*: the states up to it are known to be the sequential chain's.  A *sweep* evaluates eps for a window of W
 steps a chain from guesses of their states.  Then, chain by chain:
@@ -146,7 +146,8 @@ def _guess_posterior(
     g1 = tl.load(own + 3, mask=inside, other=0.0)
     g2 = tl.load(own + 4, mask=inside, other=0.0)
     sigma = tl.load(own + 5, mask=inside, other=0.0)
-    draw = tl.load(noise + ((n[:, None] + 1) * chains + chain) * CLASSES + k, mask=(inside & (n + 1 < steps))[:, None] & (k < CLASSES), other=0.0)
+    drawn = (inside & (n + 1 < steps))[:, None] & (k < CLASSES)
+    draw = tl.load(noise + ((n[:, None] + 1) * chains + chain) * CLASSES + k, mask=drawn, other=0.0)
 
     source = tl.where(inside, tl.minimum(n, evaluated - 1), -1)  # whose eps is held, -1 for none
     known = source >= 0

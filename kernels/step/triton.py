@@ -192,8 +192,8 @@ def _step_kernel(
         tl.store(y_out + row * CLASSES + k, y, mask=real & (tl.program_id(1) == 0))
     if MODE != "last":
         _first_layer(
-            on_grid(y, BITS), weight_y, a1, c1, t_next + row * t_next_stride, h, f, image, u1, row, outputs, w_stride_n, w_stride_c, u_stride,
-            CLASSES, PADDED_CLASSES, BLOCK_F,
+            on_grid(y, BITS), weight_y, a1, c1, t_next + row * t_next_stride, h, f, image, u1, row, outputs,
+            w_stride_n, w_stride_c, u_stride, CLASSES, PADDED_CLASSES, BLOCK_F,
         )  # fmt: skip
 
 

@@ -201,7 +201,8 @@ def test_a_wrong_guess_is_noticed(family):
     partial = torch.zeros(4, 1, classes)
     coefficients, mean, order = (torch.from_numpy(np.ascontiguousarray(a)) for a in (p.coefficients, p.mean, p.order))
     update = Update(p.family, coefficients, torch.zeros(classes, dtype=torch.float64), partial, None if family == "ddim" else mean)
-    arguments = {"order": order, "image": torch.zeros(1, dtype=torch.int32), "noise": None if family == "ddim" else torch.from_numpy(p.noise)}
+    noise = None if family == "ddim" else torch.from_numpy(p.noise)
+    arguments = {"order": order, "image": torch.zeros(1, dtype=torch.int32), "noise": noise}
     for unit, moved in ((0.0, 1), (2.0**-p.bits, 0)):
         s.begin(torch.from_numpy(p.process.start), torch.zeros(1, dtype=torch.int32))
         advance(s, update, **arguments)
