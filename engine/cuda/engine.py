@@ -51,7 +51,7 @@ class CudaEngine(Engine):
     def warm_up(
         self,
         batch_sizes: Sequence[int],
-        draws: int,
+        draws: int | str,
         progress: Callable[[int, int, str], None],
         sampler: Sampler = SEQUENTIALLY,
     ) -> None:
@@ -62,8 +62,8 @@ class CudaEngine(Engine):
             progress(2 * done, 2 * len(sizes), f"encoder, batch {size}")
             self.encoder.warm_up(size)
             progress(2 * done + 1, 2 * len(sizes), f"chain, batch {size}")
-            for count in sorted(set(self.draw_blocks(size, draws))):
-                self.chains.warm_up(size * count * self.rows_per_chain, self.plan(sampler, size * count))
+            for rows in sorted(self.chain_rows(size, draws)):
+                self.chains.warm_up(rows, self.plan(sampler, rows // self.rows_per_chain))
         progress(2 * len(sizes), 2 * len(sizes), "ready")
 
     def plan(self, sampler: Sampler, chains: int) -> Plan:
