@@ -68,10 +68,10 @@ class CudaEngine(Engine):
 
     def plan(self, sampler: Sampler, chains: int) -> Plan:
         """See :class:`fusedx.engine.engine.Engine`.  ``auto`` is sequential until a GPU has measured what is faster."""
-        if sampler.variant not in (None, "picard"):
-            raise ConfigError(f"sampler variant {sampler.variant!r} does not run on a GPU; there it is picard, or leave it out")
         if sampler.kind != "parallel":
             return SEQUENTIAL
+        if sampler.variant not in (None, "picard"):
+            raise ConfigError(f"sampler variant {sampler.variant!r} does not run on a GPU; there it is picard, or leave it out")
         if self.chains.name != "triton":
             raise ConfigError(
                 f"sampler 'parallel' does not run on backend {self.chains.name!r}; load with backend='triton', or use 'sequential'"

@@ -96,13 +96,17 @@ def _differ(a, b):
 
 
 @triton.jit
-def _holds(at, y, i, evaluated, chains, chain, BITS: tl.constexpr, CLASSES: tl.constexpr, PADDED_CLASSES: tl.constexpr):
-    """Whether step i's eps was evaluated at exactly what the denoiser sees of y."""
+def _kept(at, i, evaluated, chains, chain, CLASSES: tl.constexpr, PADDED_CLASSES: tl.constexpr):
+    """The grid values that step i was last evaluated at; zeros where it was not."""
     k = tl.arange(0, PADDED_CLASSES)
-    real = (k < CLASSES) & (i < evaluated)
-    g = on_grid(y, BITS)
-    other = tl.load(at + (i * chains + chain) * CLASSES + k, mask=real, other=0.0)
-    return (i < evaluated) & (tl.sum(tl.where(real & _differ(g, other), 1, 0), axis=0) == 0)
+    return tl.load(at + (i * chains + chain) * CLASSES + k, mask=(k < CLASSES) & (i < evaluated), other=0.0)
+
+
+@triton.jit
+def _holds(kept, y, i, evaluated, BITS: tl.constexpr, CLASSES: tl.constexpr, PADDED_CLASSES: tl.constexpr):
+    """Whether step i's eps was evaluated at exactly what the denoiser sees of y."""
+    real = tl.arange(0, PADDED_CLASSES) < CLASSES
+    return (i < evaluated) & (tl.sum(tl.where(real & _differ(on_grid(y, BITS), kept), 1, 0), axis=0) == 0)
 
 
 @triton.jit
@@ -220,14 +224,16 @@ def _advance_kernel(
 
     i = tl.load(progress + chain * 3)
     y = tl.load(states + (i * chains + chain) * CLASSES + k, mask=real, other=0.0)
-    holds = _holds(at, y, i, known, chains, chain, BITS, CLASSES, PADDED_CLASSES)
-    while holds:
+    kept = _kept(at, i, known, chains, chain, CLASSES, PADDED_CLASSES)
+    holds = _holds(kept, y, i, known, BITS, CLASSES, PADDED_CLASSES)
+    while holds:  # all of a step's reads before its arithmetic: one wait for memory a step
+        kept = _kept(at, i + 1, known, chains, chain, CLASSES, PADDED_CLASSES)
         e = tl.load(eps + (i * chains + chain) * CLASSES + k, mask=real, other=0.0)
         z = _noise(noise, i, steps, chains, chain, CLASSES, PADDED_CLASSES)
         y = moved(y, e, coefficients, tl.load(order + i), p, z, i + 1 == steps, FAMILY)
         i += 1
         tl.store(states + (i * chains + chain) * CLASSES + k, y, mask=real)
-        holds = _holds(at, y, i, known, chains, chain, BITS, CLASSES, PADDED_CLASSES)
+        holds = _holds(kept, y, i, known, BITS, CLASSES, PADDED_CLASSES)
     tl.store(progress + chain * 3, i)
 
     if FAMILY == "posterior":
@@ -251,7 +257,8 @@ def _advance_kernel(
         count = 0
         n = i
         while (n < steps) & (count < WINDOW) & (n < i + STEPS):
-            held = _holds(at, y, n, known, chains, chain, BITS, CLASSES, PADDED_CLASSES)
+            kept = _kept(at, n, known, chains, chain, CLASSES, PADDED_CLASSES)
+            held = _holds(kept, y, n, known, BITS, CLASSES, PADDED_CLASSES)
             own = tl.load(order + n)
             if not held:
                 row = chain * WINDOW + count
@@ -391,6 +398,6 @@ def advance_tiling(window: int, classes: int) -> dict[str, int | bool]:
         "STEPS": steps,
         "CLASSES": classes,
         "PADDED_CLASSES": padded,
-        "num_warps": max(1, min(16, steps * padded // 128)),  # four guesses a thread, which fit in its registers
+        "num_warps": max(4, steps * padded // 128),  # four guesses a thread at most, which fit in its registers
         "enable_fp_fusion": False,
     }

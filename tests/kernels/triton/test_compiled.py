@@ -35,7 +35,7 @@ OTHERS += [Job("step", cc, mode="middle", rows=64) for cc in TARGETS]
 OTHERS += [Job("prior_tail", cc, "fp32") for cc in TARGETS]
 # Between sweeps of the parallel sampler: the largest window and the smallest, most classes and few, and the chain that clamps.
 OTHERS += [Job("collect", cc, mode="window", family=family, rows=64) for cc in TARGETS for family in ("posterior", "ddim")]
-OTHERS += [Job("advance", cc, mode="window", rows=rows, classes=c) for cc in TARGETS for rows, c in ((64, 7), (64, 15), (4, 2))]
+OTHERS += [Job("advance", cc, mode="window", rows=rows, classes=c) for cc in TARGETS for rows, c in ((64, 7), (64, 15), (4, 7))]
 OTHERS += [Job("advance", cc, mode="window", family="ddim", rows=16) for cc in TARGETS]
 
 
