@@ -139,7 +139,13 @@ class Engine:
         """Whether every batch can run without further preparation."""
         return True
 
-    def warm_up(self, batch_sizes: Sequence[int], draws: int | str, progress: Callable[[int, int, str], None]) -> None:
+    def warm_up(
+        self,
+        batch_sizes: Sequence[int],
+        draws: int | str,
+        progress: Callable[[int, int, str], None],
+        sampler: Sampler = SEQUENTIALLY,
+    ) -> None:
         """Prepare what these batches will run: nothing, on a host."""
         progress(1, 1, "ready")
 

@@ -237,7 +237,8 @@ class Model:
             raise ConfigError(f"batch_sizes must be integers, such as [1, 16]; got {batch_sizes!r}")
         sizes = [require_int("batch size", size, 1, 1 << 20) for size in batch_sizes]
         self._check_process()
-        self._engine.warm_up(sizes, self.sampling(draws=draws).draws, progress or (lambda done, total, what: None))
+        sampling = self.sampling(draws=draws)
+        self._engine.warm_up(sizes, sampling.draws, progress or (lambda done, total, what: None), sampling.sampler)
 
     def read(self, source: Source) -> Picture:
         """Read a picture as ``classify`` does."""

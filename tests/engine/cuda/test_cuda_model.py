@@ -188,7 +188,7 @@ def test_what_is_warmed_up_is_what_runs(monkeypatch, rows_per_chain):
     for images, draws in itertools.product((1, 3, 5, 9, 17, 40, 300), (1, 2, 3, 8, 500)):
         warmed: list[int] = []
         encoder = SimpleNamespace(warm_up=lambda size, images=images: size == images or pytest.fail("another batch"))
-        chains = SimpleNamespace(warm_up=warmed.append)
+        chains = SimpleNamespace(warm_up=lambda rows, plan, warmed=warmed: warmed.append(rows))
         context = Context(torch.device("cpu"), capture=True)
         engine = CudaEngine(SimpleNamespace(manifest=manifest), None, context, encoder, chains)
         engine.warm_up([images], draws, lambda *step: None)
