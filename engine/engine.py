@@ -14,12 +14,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fusedx.engine.chain_runner import Certified, ChainRunner, Encoded, logits
+from fusedx.engine.chain_runner import Certified, ChainRunner, Encoded, Solving, logits
 from fusedx.engine.encoder import Encoder
-from fusedx.engine.errors import ConfigError, FusedxError
+from fusedx.engine.errors import ConfigError, FusedxError, require_int
 from fusedx.engine.manifest import IMAGE_SIZE, MAP_POINTS, Network
 from fusedx.engine.noise import draw_noise
-from fusedx.engine.sampler import SEQUENTIAL, WORK, Plan, Work, dense_map, dense_points
+from fusedx.engine.sampler import SEQUENTIAL, WORK, Chains, Plan, Work, dense_map, dense_points
 from fusedx.engine.sampler.cost import Costs
 from fusedx.engine.sampling import SEQUENTIALLY, Sampler, Sampling
 from fusedx.engine.schedule import Schedule, ddim_coefficients
@@ -82,6 +82,7 @@ class Engine:
         ``digests`` is called once the encoder has its work: a GPU is busy while the host computes them.
         Returns results in order and the seconds spent on the whole batch by stage: encoder, chain.
         """
+        self.check_solver(sampling)
         started = time.perf_counter()
         encoded = self.encoder.run(images)
         encoder_done = time.perf_counter()
@@ -89,12 +90,32 @@ class Engine:
         runs, first = [], 0
         for count in self.draw_blocks(len(images), sampling.draws):
             noise = np.stack([self.noise(d, seed=sampling.seed, draws=count, first_draw=first) for d in keys], axis=2)
-            runs.append(self.chains.run(encoded, noise, keep=False, plan=self.plan(sampling.sampler, count * len(images))))
+            runs.append(self._run(encoded, noise, sampling))
             first += count
         draw_scores = np.concatenate([run.scores for run in runs])
         works = [run.work for run in runs if run.work is not None]
         results = [self._result(encoded, draw_scores, i, works) for i in range(len(images))]
         return results, {"encoder": encoder_done - started, "chain": time.perf_counter() - encoder_done}
+
+    def _run(self, encoded: Encoded, noise: np.ndarray, sampling: Sampling) -> Chains:
+        """noise [T,D,B,C]: the chains of a block of draws, as they are published or by a solver."""
+        if sampling.solver_steps is None:
+            draws, images = noise.shape[1:3]
+            return self.chains.run(encoded, noise, keep=False, plan=self.plan(sampling.sampler, draws * images))
+        return self._solving(sampling).solve(encoded, noise, sampling.solver, sampling.solver_steps, keep=False)
+
+    def check_solver(self, sampling: Sampling) -> None:
+        """ConfigError where this engine or model has no such solver, or not so many steps."""
+        if sampling.approximate:
+            self._solving(sampling)
+
+    def _solving(self, sampling: Sampling) -> Solving:
+        if not isinstance(self.chains, Solving):
+            raise ConfigError(f"solver {sampling.solver} runs on a CPU alone; backend {self.chains.name} has the published chain: load with device='cpu'")
+        if self._v2 and sampling.solver != "ddim":
+            raise ConfigError(f"solver {sampling.solver} is for DiffMIC; DiffMIC-v2 clamps its estimate and takes ddim with fewer steps alone")
+        require_int("solver_steps", sampling.solver_steps, 1, self.schedule.steps)
+        return self.chains
 
     def plan(self, sampler: Sampler, chains: int) -> Plan:
         """How ``chains`` (draw, image) pairs are run together."""

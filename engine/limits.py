@@ -3,6 +3,8 @@
 MAX_SEED = (1 << 64) - 1
 MAX_DRAWS = 1 << 16
 MAX_SAMPLER_ROWS = 1 << 14
+MAX_SOLVER_STEPS = 100_000
 SAMPLER_KINDS = ("auto", "sequential", "parallel")
 VARIANTS = ("picard", "newton", "stale")
 STARTS = ("published", "matched", "mean")
+SOLVERS = ("published", "ddim", "dpmpp-2m", "unipc")

@@ -16,6 +16,7 @@ import numpy as np
 from fusedx.engine.errors import ConfigError, ModelFormatError
 from fusedx.engine.limits import MAX_DRAWS, MAX_SEED, SAMPLER_KINDS
 from fusedx.engine.schedule import Schedule, ddim_coefficients, posterior_coefficients
+from fusedx.engine.temperature import Temperature
 from fusedx.kernels.conditional_layer.packed import FORMATS
 
 FORMAT = "fusedx-compiled-model"
@@ -145,6 +146,7 @@ class Manifest:
     encoder_precision: str = "fp32"
     self_test: SelfTest | None = None
     default_sampler: str = "auto"
+    temperature: Temperature | None = None
     format: str = FORMAT
     format_version: int = FORMAT_VERSION
 
@@ -161,6 +163,8 @@ class Manifest:
             raise ConfigError(f"class names must be distinct, printable and not empty: {str(list(self.classes))[:500]}")
         if self.self_test is not None and len(self.self_test.probabilities) != self.network.num_classes:
             raise ConfigError(f"self_test has {len(self.self_test.probabilities)} probabilities for {self.network.num_classes} classes")
+        if self.temperature is not None and self.task != "multiclass":
+            raise ConfigError("a temperature is for models with one label a picture, and the scores of a multi-label one pass no softmax")
         check_chain(self.network, self.schedule)
 
     @property

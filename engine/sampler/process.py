@@ -43,20 +43,21 @@ class PosteriorProcess:
         """mean float64 [N,C]: the prior, or zeros; noise float64 [T,N,C]: noise[0] starts, noise[i] is used at step i-1."""
         self.steps = len(noise)
         self.start = mean + noise[0]
-        self._k, self._mean, self._noise = k, mean, noise
+        self.mean = mean
+        self._k, self._noise = k, noise
 
     def table_row(self, i: int) -> int:
         return self.steps - 1 - i
 
     def update(self, i: int, y: np.ndarray, eps: np.ndarray, which: Which = ALL) -> np.ndarray:
-        k, t, mean = self._k, self.table_row(i), self._mean[which]
+        k, t, mean = self._k, self.table_row(i), self.mean[which]
         if t == 0:
             return posterior_last_step(y, eps, mean, q=k.q[0], s=k.s[0])
         z = self._noise[i + 1][which]
         return posterior_step(y, eps, mean, z, q=k.q[t], s=k.s[t], g0=k.g0[t], g1=k.g1[t], g2=k.g2[t], sigma=k.sigma[t])
 
     def hold_estimate(self, i: int, y: np.ndarray, j: int, y_j: np.ndarray, eps_j: np.ndarray, which: Which) -> np.ndarray:
-        k, t, u, mean = self._k, self.table_row(i), self.table_row(j), self._mean[which]
+        k, t, u, mean = self._k, self.table_row(i), self.table_row(j), self.mean[which]
         y0 = posterior_last_step(y_j, eps_j, mean, q=k.q[u], s=k.s[u])
         return (y - (1.0 - k.q[t]) * mean - k.q[t] * y0) / k.s[t]
 

@@ -19,6 +19,7 @@ from fusedx.engine.errors import ConfigError, FusedxError, InputError, require_i
 from fusedx.engine.limits import MAX_DRAWS, MAX_SEED
 from fusedx.engine.manifest import Manifest
 from fusedx.engine.sampling import Sampler, Sampling
+from fusedx.engine.temperature import Temperature, tempered
 from fusedx.inputs import Picture, ReadOptions, read
 from fusedx.log import follow_environment, log
 from fusedx.opening import find_device, open_engine
@@ -104,6 +105,9 @@ class Settings(TypedDict, total=False):
     seed: int | None
     start: str | None
     sampler: Sampler | str | None
+    solver: str | None
+    solver_steps: int | None
+    calibrated: bool | None
 
 
 class Model:
@@ -171,6 +175,9 @@ class Model:
         draws: independent chains to average (None: the model's default, 1 as published).  seed: of the noise, 0 to 2^64-1.
         start: of a DiffMIC chain, published | matched | mean; see :class:`fusedx.engine.sampling.Sampling`.
         sampler: sequential | parallel | auto or a :class:`fusedx.Sampler`; the same answer in another time.
+        solver: published, or ddim | dpmpp-2m | unipc, which on a CPU approximate the chain in ``solver_steps`` steps; the prediction says
+        so (``fusedx calibrate`` measures how often the label stays).  calibrated: probabilities are softmax(scores / temperature) with
+        the temperature that ``fusedx calibrate --store`` left in the model.
         The same picture, seed and draws give the same bits alone and inside any batch.
 
         Raises InputError for a picture that cannot be used (see its ``reason``), ConfigError for an impossible setting.
@@ -275,7 +282,20 @@ class Model:
         wish["draws"] = self._draws(wish.get("draws"))
         wish["seed"] = self._seed(wish.get("seed"))
         wish["sampler"] = Sampler.of(wish.get("sampler", self._sampler))
-        return Sampling(**wish)
+        sampling = Sampling(**wish)
+        self._engine.check_solver(sampling)
+        self._temperature(sampling)
+        return sampling
+
+    def _temperature(self, sampling: Sampling) -> Temperature | None:
+        """What probabilities are calibrated by; None where that was not asked for."""
+        if not sampling.calibrated:
+            return None
+        if self.manifest.temperature is None:
+            raise ConfigError(
+                f"{self._compiled.path} has no temperature to calibrate with: fusedx calibrate MODEL --images DIR --labels FILE --store"
+            )
+        return self.manifest.temperature
 
     def _predict(self, items: list[Item], sampling: Sampling) -> list[Prediction]:
         predictions = []
@@ -337,11 +357,12 @@ class Model:
     ) -> Prediction | Failure:
         if not r.finite:
             return Failure(item.source, "not_finite", f"{item.source}: the model's weights overflow on this image; there is no result")
+        temperature = self._temperature(sampling)
         return Prediction(
             source=item.source,
             label=self.classes[r.index],
             index=r.index,
-            probabilities=r.probabilities,
+            probabilities=r.probabilities if temperature is None else tempered(r.scores, temperature.value),
             scores=r.scores,
             prior=r.prior,
             classes=self.classes,
@@ -358,6 +379,8 @@ class Model:
                 "family": self.manifest.family,
                 "task": self.manifest.task,
                 "seed": sampling.seed,
+                "approximate": {"solver": sampling.solver, "steps": sampling.solver_steps} if sampling.approximate else None,
+                "temperature": temperature and temperature.value,
                 **self.runtime,
                 "input": item.notes,
             },

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from fusedx.engine.limits import MAX_DRAWS, MAX_SEED, SAMPLER_KINDS
+from fusedx.engine.limits import MAX_DRAWS, MAX_SEED, MAX_SOLVER_STEPS, SAMPLER_KINDS, SOLVERS
 
 if TYPE_CHECKING:
     from fusedx.model import Model
@@ -51,6 +51,18 @@ noise_options = stacked(
         help="Independent chains to average, 1 as published.  [default: the model's]",
     ),
     click.option("--seed", type=click.IntRange(0, MAX_SEED), metavar="N", help="Seed of the noise.  [default: the model's]"),
+)  # fmt: skip
+solver_options = stacked(
+    click.option(
+        "--solver", type=click.Choice(SOLVERS),
+        help="Whose steps: the published chain's, or on a CPU fewer ones that approximate it.  [default: published]",
+    ),
+    click.option(
+        "--solver-steps", type=click.IntRange(1, MAX_SOLVER_STEPS), metavar="N", help="How many; needed with a solver but the published.",
+    ),
+    click.option(
+        "--calibrated/--uncalibrated", default=False, help="Apply the model's temperature to its probabilities.  [default: uncalibrated]"
+    ),
 )  # fmt: skip
 picture_options = stacked(
     click.option("--frame", type=click.IntRange(0), default=0, show_default=True, metavar="N", help="Which frame of an image, from 0."),
