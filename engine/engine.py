@@ -111,9 +111,11 @@ class Engine:
 
     def _solving(self, sampling: Sampling) -> Solving:
         if not isinstance(self.chains, Solving):
-            raise ConfigError(f"solver {sampling.solver} runs on a CPU alone; backend {self.chains.name} has the published chain: load with device='cpu'")
+            raise ConfigError(
+                f"solver {sampling.solver} runs on a CPU alone; backend {self.chains.name} has the published chain: load with device='cpu'"
+            )
         if self._v2 and sampling.solver != "ddim":
-            raise ConfigError(f"solver {sampling.solver} is for DiffMIC; DiffMIC-v2 clamps its estimate and takes ddim with fewer steps alone")
+            raise ConfigError(f"solver {sampling.solver} is for DiffMIC; DiffMIC-v2 clamps its estimate and takes only ddim")
         require_int("solver_steps", sampling.solver_steps, 1, self.schedule.steps)
         return self.chains
 

@@ -69,7 +69,7 @@ class Sampling:
         if self.solver_steps is not None:
             require_int("solver_steps", self.solver_steps, 1, MAX_SOLVER_STEPS)
             if not self.approximate:
-                raise ConfigError("solver_steps goes with a solver other than published, whose steps are the model's: " + ", ".join(SOLVERS[1:]))
+                raise ConfigError(f"solver_steps goes with a solver, {', '.join(SOLVERS[1:])}; the published chain's steps are the model's")
         if not isinstance(self.calibrated, bool):
             raise ConfigError(f"calibrated must be True or False, got {self.calibrated!r:.100}")
 

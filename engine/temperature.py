@@ -64,7 +64,7 @@ class Temperature:
         draws = "1 draw" if self.draws == 1 else f"{self.draws} draws"
         start = "" if self.start == "published" else f", start {self.start}"
         return (
-            f"{self.value:.4g}, where asked for (calibrated); fitted on {self.images} pictures for {how}{start}, {draws}, seed {self.seed}\n"
+            f"{self.value:.4g}, where asked for (calibrated); fitted on {self.images} pictures: {how}{start}, {draws}, seed {self.seed}\n"
             f"on {self.held_out} others: calibration error {self.ece_before:.3f} before, {self.ece_after:.3f} after; "
             f"negative log likelihood {self.nll_before:.3f}, {self.nll_after:.3f}"
         )

@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
 
 import numpy as np
 
 import fusedx
-from fusedx.engine.compiled import CompiledModel, open_model
+from fusedx.engine.compiled import MANIFEST, CompiledModel, open_model
 from fusedx.engine.engine import Engine, Result
 from fusedx.engine.errors import ConfigError, FusedxError, InputError, require_int
 from fusedx.engine.limits import MAX_DRAWS, MAX_SEED
@@ -136,6 +137,11 @@ class Model:
         return self._compiled.manifest
 
     @property
+    def manifest_path(self) -> Path:
+        """Where manifest.json is."""
+        return self._compiled.path / MANIFEST
+
+    @property
     def digest(self) -> str:
         """SHA-256 of manifest.json, which covers every file of the model."""
         return self._compiled.digest
@@ -185,8 +191,8 @@ class Model:
         if isinstance(x, (list, tuple)):
             if not x:
                 raise ConfigError("classify was given an empty list")
-            return self._predict([self._item(source) for source in x], self._sampling(**sampling))
-        return self._predict([self._item(x)], self._sampling(**sampling))[0]
+            return self._predict([self._item(source) for source in x], self.sampling(**sampling))
+        return self._predict([self._item(x)], self.sampling(**sampling))[0]
 
     def stream(
         self, sources: Iterable[Source], batch_size: int = 16, **sampling: Unpack[Settings]
@@ -200,7 +206,7 @@ class Model:
         batch_size = require_int("batch_size", batch_size, 1, 1 << 20)
         if isinstance(sources, (str, bytes, bytearray, os.PathLike, np.ndarray)):
             raise ConfigError("stream takes an iterable of pictures; use classify for one")
-        return self._stream(iter(sources), batch_size, self._sampling(**sampling))
+        return self._stream(iter(sources), batch_size, self.sampling(**sampling))
 
     def trace(
         self,
@@ -274,8 +280,8 @@ class Model:
                 return Failure(name, "too_large", f"{name}: not enough memory to decode it")
             return Failure(name, error.reason, str(error))
 
-    def _sampling(self, **given: Unpack[Settings]) -> Sampling:
-        """Settings of a request; what is not given, or None, is the model's."""
+    def sampling(self, **given: Unpack[Settings]) -> Sampling:
+        """Settings of a request, checked; what is not given, or None, is the model's."""
         wish: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         if unknown := set(wish) - set(Settings.__annotations__):
             raise ConfigError(f"there is no setting {', '.join(sorted(unknown))}; there is: {', '.join(Settings.__annotations__)}")

@@ -153,7 +153,7 @@ def test_equal_noise_levels_are_refused() -> None:
     [
         ({"solver": "euler", "solver_steps": 5}, "solver must be one of published, ddim"),
         ({"solver": "ddim"}, "needs solver_steps"),
-        ({"solver_steps": 5}, "goes with a solver"),
+        ({"solver_steps": 5}, "solver_steps goes with a solver, ddim"),
         ({"solver": "unipc", "solver_steps": 0}, "solver_steps must be an integer"),
         ({"solver": "unipc", "solver_steps": True}, "solver_steps must be an integer"),
         ({"calibrated": 1}, "calibrated must be True or False"),
