@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/blocks.hpp"
 #include "engine/chain.hpp"
 #include "engine/encoder.hpp"
 #include "engine/image.hpp"
@@ -31,7 +32,7 @@ struct ModelOptions {
 
 struct ClassifyOptions {
     uint64_t seed = 0;
-    int64_t draws = 1;
+    int64_t draws = 1;  // 1 to 65536: whoever reads it from outside has looked
     int64_t batch = 0;  // images a block at most; 0: chosen
     ImageLimits limits;
     const std::atomic<bool>* cancelled = nullptr;
@@ -73,10 +74,10 @@ public:
           std::shared_ptr<const void> tables);
 
     // Fills results[i] for images[i]; an image that cannot be used gets a reason and disturbs nothing.
-    // Throws Error (cancelled, out_of_memory, bad_argument, unavailable, internal); results are then of no meaning.
+    // Throws Error (cancelled, out_of_memory, unavailable, internal); results are then of no meaning.
     void classify(std::span<const ImageView> images, const ClassifyOptions& options, std::span<ImageResult> results) const;
 
-    // Runs the procedural image as a batch of `images`.
+    // Runs the procedural image as a batch of `images`, or of as many as run together where that is fewer.
     void warm_up(int64_t images) const;
 
     // Whether the model still answers as when it was compiled; only where its manifest has a self_test.
@@ -89,9 +90,10 @@ public:
     bool of_this_process() const;  // false after a fork: the encoder's threads did not come along
 
 private:
-    struct Block;
-    Block encode(std::span<const ImageView> images, std::span<ImageResult*> results, const ClassifyOptions& options) const;
-    void run_chains(const Block& block, std::span<ImageResult*> results, const ClassifyOptions& options, int64_t draws_together) const;
+    struct Encoded;
+    BatchSizes sizes(int64_t images, int64_t draws) const;
+    Encoded encode(std::span<const ImageView> images, std::span<ImageResult*> results, const ClassifyOptions& options) const;
+    void run_chains(const Encoded& block, std::span<ImageResult*> results, const ClassifyOptions& options, int64_t draws_together) const;
 
     const ModelFacts facts_;
     const ModelOptions options_;

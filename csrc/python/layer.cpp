@@ -4,6 +4,7 @@
 #include <iterator>
 
 #include "arguments.hpp"
+#include "conditional_layer/packed_shapes.hpp"
 #include "conditional_layer/weights.hpp"
 #include "weights.hpp"
 
@@ -18,32 +19,28 @@ fusedx::WeightFormat weight_format(const std::string& name) {
     throw py::value_error("unknown weight format '" + name.substr(0, 100) + "'; there are: " + list);
 }
 
+static Shape shape(const std::vector<int64_t>& sizes) { return {sizes.begin(), sizes.end()}; }
+
 fusedx::PackedView packed_view(const std::string& name, WeightFormat format, int64_t outputs, int64_t inputs, const py::array& panels,
                                const Maybe& scale) {
-    const auto up = [](int64_t count, int64_t unit) { return (count + unit - 1) / unit; };
     const std::string own = name + ".panels", beside = name + ".scale";
     fusedx::PackedView view{format, outputs, inputs, panels.data(), nullptr, 0};
-    const bool scaled = format == WeightFormat::int8 || format == WeightFormat::int4;
-    if (scaled != scale.has_value()) throw py::value_error(beside + (scaled ? ": missing" : ": this format has none"));
-    const int64_t narrow = up(outputs, fusedx::kPanel), wide = up(outputs, fusedx::kWidePanel);
+    const auto [stored, scaled] = fusedx::packed_shapes(format, outputs, inputs);
+    if (scale.has_value() == scaled.empty()) throw py::value_error(beside + (scale ? ": this format has none" : ": missing"));
     switch (format) {
         case WeightFormat::fp32:
-            check<float>(name.c_str(), panels, {outputs, inputs}, true);
+            check<float>(name.c_str(), panels, shape(stored), true);
             view.stride = row_stride(panels);
             break;
-        case WeightFormat::bf16:
-            check<uint16_t>(own.c_str(), panels, {narrow, inputs, fusedx::kPanel});
-            break;
-        case WeightFormat::fp16:
-            check_kind(own.c_str(), py::dtype("float16"), panels, {narrow, inputs, fusedx::kPanel});
-            break;
+        case WeightFormat::bf16: check<uint16_t>(own.c_str(), panels, shape(stored)); break;
+        case WeightFormat::fp16: check_kind(own.c_str(), py::dtype("float16"), panels, shape(stored)); break;
         case WeightFormat::int8:
-            check<int8_t>(own.c_str(), panels, {wide, up(inputs, 4), fusedx::kWidePanel, 4});
-            view.scale = check<float>(beside.c_str(), *scale, {outputs});
+            check<int8_t>(own.c_str(), panels, shape(stored));
+            view.scale = check<float>(beside.c_str(), *scale, shape(scaled));
             break;
         case WeightFormat::int4:
-            check<uint8_t>(own.c_str(), panels, {wide, up(inputs, 64), 8, fusedx::kWidePanel, 4});
-            check_kind(beside.c_str(), py::dtype("float16"), *scale, {wide, up(inputs, 64), fusedx::kWidePanel});
+            check<uint8_t>(own.c_str(), panels, shape(stored));
+            check_kind(beside.c_str(), py::dtype("float16"), *scale, shape(scaled));
             view.scale = scale->data();
             break;
     }

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cstring>
 
-#include "conditional_layer/weights.hpp"
 #include "runtime/memory.hpp"
 #include "runtime/thread_pool.hpp"
 
@@ -30,7 +29,6 @@ const FloatKernel& float_kernel_for(Isa isa) {
     }
 }
 
-#if defined(FUSEDX_HAS_INTEGER)
 const IntegerKernel& integer_kernel_for(Isa isa) {
     switch (isa) {
 #if defined(FUSEDX_HAS_amx)
@@ -58,7 +56,6 @@ const IntegerKernel& integer_kernel_for(Isa isa) {
 #endif
     }
 }
-#endif
 
 // A row of K floats apart by a power of two would put all rows of a block in one cache set; side by side they stream.
 void interleave(const Layer& layer, const RowBlocks& blocks, int64_t block, float* to) {
@@ -129,7 +126,6 @@ void float_layer(const Layer& layer, const FloatKernel& kernel) {
     }
 }
 
-#if defined(FUSEDX_HAS_INTEGER)
 void integer_layer(const Layer& layer, const IntegerKernel& kernel) {
     const int64_t panels = (layer.outputs + kPanel - 1) / kPanel, wide_panels = (layer.outputs + kWidePanel - 1) / kWidePanel;
     const int64_t most = most_rows(layer, panels, 8, kernel.most_rows), groups = (layer.rows + most - 1) / most;
@@ -146,18 +142,15 @@ void integer_layer(const Layer& layer, const IntegerKernel& kernel) {
         add_partials(layer, partial, first, rows, panels);
     }
 }
-#endif
 
 }  // namespace
 
 void conditional_layer(const Layer& layer, Isa isa) {
-    require_format(layer.weights.format);
     if (layer.rows == 0) return;
-#if defined(FUSEDX_HAS_INTEGER)
-    if (layer.weights.format == WeightFormat::int8 || layer.weights.format == WeightFormat::int4)
-        return integer_layer(layer, integer_kernel_for(isa));
-#endif
-    float_layer(layer, float_kernel_for(isa));
+    if (is_integer(layer.weights.format))
+        integer_layer(layer, integer_kernel_for(isa));
+    else
+        float_layer(layer, float_kernel_for(isa));
 }
 
 }  // namespace fusedx

@@ -42,7 +42,6 @@ struct Layer {
     int64_t u_stride, a_stride, c_stride, h_stride, f_stride, out_stride;
 };
 
-// Throws Error(unavailable) for a format that this build has no kernel for.
 void conditional_layer(const Layer& layer, Isa isa);
 
 // What each instruction set provides.

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from bits import on_any_number_of_threads
 from fusedx.engine import sampler
 from fusedx.engine.backends import Condition, constant_half
 from fusedx.engine.backends.python import PythonDenoiser
@@ -25,7 +26,7 @@ from fusedx.kernels.conditional_layer import packed
 pytestmark = pytest.mark.skipif(native_module.native is None, reason=f"fusedx._native is not built: {native_module.reason}")
 ISAS = native_module.native.isas() if native_module.native else ()
 PRECISIONS = packed.FORMATS
-PATH = os.pathsep.join([str(Path(__file__).resolve().parents[2] / "python"), str(Path(__file__).parent)])
+PATH = os.pathsep.join(str(Path(__file__).resolve().parents[2] / folder) for folder in ("python", "tests", "tests/engine"))
 
 
 def tables(features: int, classes: int, steps: int, family: str = "posterior", seed: int = 0) -> dict[str, np.ndarray]:
@@ -162,11 +163,7 @@ def test_the_number_of_threads_changes_no_bit():
         "arrays = t.tables(1000, 5, 3); case = t.inputs(arrays, 'posterior', 3, 11)\n"
         "print([hashlib.sha256(t.made(arrays, p).run(*case)[0].tobytes()).hexdigest() for p in t.PRECISIONS])"
     )
-    found = set()
-    for threads in ("1", "2", "3", "4"):
-        env = {**os.environ, "PYTHONPATH": PATH, "FUSEDX_THREADS": threads}
-        found.add(subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True, timeout=120).stdout)
-    assert len(found) == 1, found
+    on_any_number_of_threads(code, Path(__file__).parent, "1", "2", "3", "4")
 
 
 @pytest.mark.parametrize("family", ["posterior", "ddim"])

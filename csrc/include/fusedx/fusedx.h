@@ -111,7 +111,8 @@ FX_API fx_status fx_model_options_default(fx_model_options* options, size_t stru
  * The folder may be removed afterwards. */
 FX_API fx_status fx_model_open(const char* path, const fx_model_options* options, fx_model** model);
 
-/* Runs a procedural picture once as a batch of `images`, so that the first real one is as fast as the rest. */
+/* Runs a procedural picture once as a batch of `images`, or of as many as run together where that is fewer, so that the first real
+ * one is as fast as the rest. */
 FX_API fx_status fx_model_warmup(fx_model* model, int32_t images);
 
 /* Returns at once; calls under way in other threads end as usual, and then the memory is given back.  NULL is FX_OK. */

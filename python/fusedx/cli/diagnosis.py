@@ -9,7 +9,6 @@ import platform
 import re
 import sys
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -50,6 +49,7 @@ def diagnose() -> dict[str, Any]:
         "library": library,
         "encoders": encoders,
         "backends": backends,
+        "sampler": sampler,
         "packages": packages,
         "dicom": dicom,
         "threads": threads,
@@ -76,11 +76,36 @@ def cpu() -> dict[str, Any]:
     return {"model": name, "instruction_sets": [flag for flag in _FLAGS if flag in have]}
 
 
+def sampler() -> dict[str, Any]:
+    """What ``auto`` expects here of one chain of 250 steps at the published width, by precision."""
+    from fusedx.engine.backends.native import why_not
+    from fusedx.engine.manifest import PRECISIONS
+    from fusedx.engine.sampler import measured
+    from fusedx.engine.sampling import Sampler
+
+    found: dict[str, Any] = {"reason": why_not(), "width": measured.WIDTHS[-1], "steps": 250, "source": None, "plans": []}
+    if found["reason"]:
+        return found
+    for precision in PRECISIONS:
+        costs = measured.costs(precision, found["width"])
+        plan = costs.choose(Sampler(), steps=250, chains=1)
+        fast = costs.choose(Sampler("parallel"), steps=250, chains=1)
+        found["source"] = costs.source
+        found["plans"].append({
+            "precision": precision,
+            "sequential": costs.sequential(250, 1),
+            "parallel": costs.parallel(250, 1, fast.rows),
+            "auto": "sequential" if plan.sequential else f"parallel, {plan.rows} rows a sweep",
+        })  # fmt: skip
+    return found
+
+
 def native() -> dict[str, Any]:
     """The compiled module: what the build recorded (setup.py), and whether it loads."""
     record = Path(fusedx.__file__).parent / "_build_info.json"
     build = json.loads(record.read_text()) if record.is_file() else None
     from fusedx.kernels import native_module
+    from fusedx.kernels.conditional_layer.packed import FORMATS
 
     found: dict[str, Any] = {
         "built": build["native"] if build else None,
@@ -94,22 +119,7 @@ def native() -> dict[str, Any]:
         "precisions": [],
     }
     if native_module.native is not None:
-        found |= {"runs_here": list(native_module.native.isas()), "chosen": native_module.native.isa(), "precisions": _precisions()}
-    return found
-
-
-def _precisions() -> list[str]:
-    """The weight formats that this build has kernels for: those in which it takes a matrix of one element."""
-    import numpy as np
-
-    from fusedx.kernels import native_module
-    from fusedx.kernels.conditional_layer import packed
-
-    found = []
-    for form in packed.FORMATS:
-        with suppress(ValueError):
-            native_module.require("fusedx doctor").Weights(form, 1, 1, **packed.pack(np.ones((1, 1), np.float32), form))
-            found.append(form)
+        found |= {"runs_here": list(native_module.native.isas()), "chosen": native_module.native.isa(), "precisions": list(FORMATS)}
     return found
 
 
