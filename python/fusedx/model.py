@@ -102,7 +102,8 @@ def usable_processors() -> int:
 class Settings(TypedDict, total=False):
     """What :meth:`Model.classify` and :meth:`Model.stream` take by name; None and what is left out are the model's own."""
 
-    draws: int | None
+    draws: int | str | None
+    max_draws: int | None
     seed: int | None
     start: str | None
     sampler: Sampler | str | None
@@ -178,8 +179,11 @@ class Model:
 
         x: a path, a PIL image, a uint8 array [H,W] or [H,W,3], or a list or tuple of these.  On a GPU also an array in its memory that
         has ``__dlpack__`` or ``__cuda_array_interface__``, read in place: leave it unchanged until the answer.
-        draws: independent chains to average (None: the model's default, 1 as published).  seed: of the noise, 0 to 2^64-1.
-        start: of a DiffMIC chain, published | matched | mean; see :class:`fusedx.engine.sampling.Sampling`.
+        draws: independent chains to average (None: the model's default, 1 as published).  "auto": 8, and more until the label can be
+        told from the noise or ``max_draws`` (None: 64) are reached: then the prediction is ``undecided``.
+        seed: of the noise, 0 to 2^64-1.
+        start: of a DiffMIC chain: published, the prior plus unit noise; matched, the prior plus noise of the deviation that a diffused
+        state has at the first step; mean, the prior itself.
         sampler: sequential | parallel | auto or a :class:`fusedx.Sampler`; the same answer in another time.
         solver: published, or ddim | dpmpp-2m | unipc, which on a CPU approximate the chain in ``solver_steps`` steps; the prediction says
         so (``fusedx calibrate`` measures how often the label stays).  calibrated: probabilities are softmax(scores / temperature) with
@@ -233,18 +237,19 @@ class Model:
         return self._engine.ready
 
     def warmup(
-        self, batch_sizes: Sequence[int] = (1,), *, draws: int | None = None, progress: Callable[[int, int, str], None] | None = None
+        self, batch_sizes: Sequence[int] = (1,), *, draws: int | str | None = None, progress: Callable[[int, int, str], None] | None = None
     ) -> None:
         """Prepare everything that batches of these sizes will run, so that the first of them is as fast as the rest.
 
-        On a GPU: compile kernels and capture graphs of the buckets that hold the sizes, with ``draws`` chains a picture.
+        On a GPU: compile kernels and capture graphs of the buckets that hold the sizes, with ``draws`` chains a picture ("auto": for any
+        number of the batch's pictures that may still be undecided).
         progress: called as ``progress(done, total, what)`` before each part and when all are done.
         """
         if not isinstance(batch_sizes, Iterable):
             raise ConfigError(f"batch_sizes must be integers, such as [1, 16]; got {batch_sizes!r}")
         sizes = [require_int("batch size", size, 1, 1 << 20) for size in batch_sizes]
         self._check_process()
-        self._engine.warm_up(sizes, self._draws(draws), progress or (lambda done, total, what: None))
+        self._engine.warm_up(sizes, self.sampling(draws=draws).draws, progress or (lambda done, total, what: None))
 
     def read(self, source: Source) -> Picture:
         """Read a picture as ``classify`` does."""
@@ -254,9 +259,24 @@ class Model:
         """float32 [3,224,224], as ``trace`` takes it."""
         return preprocess(picture)
 
-    def noise(self, image_sha256: str, *, draws: int = 1, seed: int | None = None) -> np.ndarray:
-        """The noise that ``classify`` uses for an image: float64 [T,draws,C] (v1) or [2,draws,C] (v2)."""
-        return self._engine.noise(image_sha256, seed=self._seed(seed), draws=self._draws(draws))
+    def noise(self, image_sha256: str, *, draws: int = 1, seed: int | None = None, start: str | None = None) -> np.ndarray:
+        """The noise that ``classify`` uses for an image: float64 [T,draws,C] (v1) or [2,draws,C] (v2).  Draw k is the same whatever
+        their number."""
+        wish = self.sampling(seed=seed, start=start)
+        return self._engine.noise(image_sha256, seed=wish.seed, draws=self._draws(draws), start=wish.start)
+
+    def sampling(self, **given: Unpack[Settings]) -> Sampling:
+        """Settings of a request, checked; what is not given, or None, is the model's."""
+        wish: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        if unknown := set(wish) - set(Settings.__annotations__):
+            raise ConfigError(f"there is no setting {', '.join(sorted(unknown))}; there is: {', '.join(Settings.__annotations__)}")
+        defaults: dict[str, Any] = {"draws": self.manifest.default_draws, "seed": self.manifest.default_seed, "sampler": self._sampler}
+        wish = defaults | wish
+        sampling = Sampling(**wish | {"sampler": Sampler.of(wish["sampler"])})
+        self._engine.check(sampling.start)
+        self._engine.check_solver(sampling)
+        self._temperature(sampling)
+        return sampling
 
     def _check_process(self) -> None:
         if os.getpid() != self._process:
@@ -279,19 +299,6 @@ class Model:
             if isinstance(error, MemoryError):
                 return Failure(name, "too_large", f"{name}: not enough memory to decode it")
             return Failure(name, error.reason, str(error))
-
-    def sampling(self, **given: Unpack[Settings]) -> Sampling:
-        """Settings of a request, checked; what is not given, or None, is the model's."""
-        wish: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        if unknown := set(wish) - set(Settings.__annotations__):
-            raise ConfigError(f"there is no setting {', '.join(sorted(unknown))}; there is: {', '.join(Settings.__annotations__)}")
-        wish["draws"] = self._draws(wish.get("draws"))
-        wish["seed"] = self._seed(wish.get("seed"))
-        wish["sampler"] = Sampler.of(wish.get("sampler", self._sampler))
-        sampling = Sampling(**wish)
-        self._engine.check_solver(sampling)
-        self._temperature(sampling)
-        return sampling
 
     def _temperature(self, sampling: Sampling) -> Temperature | None:
         """What probabilities are calibrated by; None where that was not asked for."""
@@ -372,8 +379,10 @@ class Model:
             scores=r.scores,
             prior=r.prior,
             classes=self.classes,
-            draws=sampling.draws,
+            draws=len(r.draw_scores),
             stability=r.stability,
+            standard_error=r.standard_error,
+            undecided=r.undecided,
             image_sha256=sha256,
             patch_locations=r.patch_locations,
             saliency=r.saliency,
@@ -385,6 +394,8 @@ class Model:
                 "family": self.manifest.family,
                 "task": self.manifest.task,
                 "seed": sampling.seed,
+                "draws": sampling.draws_setting,
+                "start": sampling.start,
                 "approximate": {"solver": sampling.solver, "steps": sampling.solver_steps} if sampling.approximate else None,
                 "temperature": temperature and temperature.value,
                 **self.runtime,
