@@ -70,7 +70,7 @@ def open_chains(name: str, stored: StoredDenoiser, schedule: Schedule) -> ChainR
     if name == "native":
         from fusedx.engine.backends.native import NativeChains
 
-        return NativeChains(stored)
+        return NativeChains(stored, schedule)
     from fusedx.engine.backends.python import PythonDenoiser
     from fusedx.engine.chain_runner import HostChains
 

@@ -13,7 +13,7 @@ constexpr int kChunk = 256;  // inputs summed in registers before joining the ru
 
 // Accumulators (rows x vectors) that fit the registers beside one broadcast input and the weights.
 #if defined(__AVX512F__)
-constexpr int kRows = 8;  // 8 x 2 of 32 zmm
+constexpr int kRows = 14;  // 14 x 2 of 32 zmm
 #elif defined(__x86_64__)
 constexpr int kRows = 6;  // 6 x 2 of 16 ymm
 #else
@@ -41,14 +41,14 @@ void add_chunk(const float* u, const T* w, int64_t length, const T* ahead, float
             vec weight[V];
 #pragma GCC unroll 8
             for (int v = 0; v < V; ++v) weight[v] = load_weights(w + k * kPanel + part + v * kLanes);
-#pragma GCC unroll 8
+#pragma GCC unroll 16
             for (int r = 0; r < ROWS; ++r) {
                 const vec x = all(u[k * ROWS + r]);
 #pragma GCC unroll 8
                 for (int v = 0; v < V; ++v) sum[r][v] = fma(x, weight[v], sum[r][v]);
             }
         }
-#pragma GCC unroll 8
+#pragma GCC unroll 16
         for (int r = 0; r < ROWS; ++r)
 #pragma GCC unroll 8
             for (int v = 0; v < V; ++v) {
@@ -62,7 +62,7 @@ template <class T>
 using AddChunk = void (*)(const float*, const T*, int64_t, const T*, float*);
 template <class T, int kAhead>
 AddChunk<T> add_chunk_for(int64_t rows) {
-    static_assert(kRows <= 8);
+    static_assert(kRows <= 14);
     switch (rows) {
         case 1: return add_chunk<T, 1, kAhead>;
         case 2: return add_chunk<T, 2, kAhead>;
@@ -71,7 +71,13 @@ AddChunk<T> add_chunk_for(int64_t rows) {
         case 5: return add_chunk<T, 5, kAhead>;
         case 6: return add_chunk<T, 6, kAhead>;
         case 7: return add_chunk<T, kRows < 7 ? kRows : 7, kAhead>;
-        default: return add_chunk<T, kRows < 8 ? kRows : 8, kAhead>;
+        case 8: return add_chunk<T, kRows < 8 ? kRows : 8, kAhead>;
+        case 9: return add_chunk<T, kRows < 9 ? kRows : 9, kAhead>;
+        case 10: return add_chunk<T, kRows < 10 ? kRows : 10, kAhead>;
+        case 11: return add_chunk<T, kRows < 11 ? kRows : 11, kAhead>;
+        case 12: return add_chunk<T, kRows < 12 ? kRows : 12, kAhead>;
+        case 13: return add_chunk<T, kRows < 13 ? kRows : 13, kAhead>;
+        default: return add_chunk<T, kRows < 14 ? kRows : 14, kAhead>;
     }
 }
 
@@ -81,6 +87,7 @@ void run_panels(const Layer& layer, const RowBlocks& blocks, int64_t begin, int6
     for (int64_t panel = begin; panel < end; ++panel) {
         const T* w = static_cast<const T*>(layer.weights.panels) + panel * layer.inputs * kPanel;
         std::memset(total, 0, sizeof(float) * blocks.rows * kPanel);
+        prefetch_tables(layer, blocks.first_row, blocks.rows, panel);
         for (int64_t k = 0; k < layer.inputs; k += kChunk) {
             const int64_t length = layer.inputs - k < kChunk ? layer.inputs - k : kChunk;
             for (int64_t block = 0; block < blocks.blocks; ++block) {
