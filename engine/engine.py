@@ -105,18 +105,18 @@ class Engine:
             """Draws first .. first + count - 1 of some images, as one batch of rows."""
             part = encoded if len(which) == len(keys) else {name: array[which] for name, array in encoded.items()}
             own = [self.noise(keys[i], seed=sampling.seed, draws=count, first_draw=first, start=sampling.start) for i in which]
-            return self._run(part, np.stack(own, axis=2), sampling)
+            plan = self.plan(sampling.sampler, count * len(which))
+            return self._run(part, np.stack(own, axis=2), sampling, keep=False, plan=plan)
 
         drawn = draw_all(len(keys), sampling, self.draw_blocks, run)
         results = [self._result(encoded, i, own) for i, own in enumerate(drawn)]
         return results, {"encoder": encoder_done - began, "chain": time.perf_counter() - encoder_done}
 
-    def _run(self, encoded: Encoded, noise: np.ndarray, sampling: Sampling) -> Chains:
+    def _run(self, encoded: Encoded, noise: np.ndarray, sampling: Sampling, *, keep: bool, plan: Plan) -> Chains:
         """noise [T,D,B,C]: the chains of a block of draws, as they are published or by a solver."""
         if sampling.solver_steps is None:
-            draws, images = noise.shape[1:3]
-            return self.chains.run(encoded, noise, keep=False, plan=self.plan(sampling.sampler, draws * images))
-        return self._solving(sampling).solve(encoded, noise, sampling.solver, sampling.solver_steps, keep=False)
+            return self.chains.run(encoded, noise, keep=keep, plan=plan)
+        return self._solving(sampling).solve(encoded, noise, sampling.solver, sampling.solver_steps, keep=keep)
 
     def check_solver(self, sampling: Sampling) -> None:
         """ConfigError where this engine or model has no such solver, or not so many steps."""
@@ -173,13 +173,17 @@ class Engine:
         *,
         seed: int = 0,
         sampler: Sampler = SEQUENTIALLY,
+        solver: str = "published",
+        solver_steps: int | None = None,
     ) -> dict[str, np.ndarray]:
         """Every intermediate array, named as in tests/golden/README.md; floating arrays of the chain are float64.
 
         images float32 [B,3,224,224], already normalised.  noise: [T,B,C] (v1) or [2,B,C] = (u_global, u_local) (v2); None draws
         it from ``seed`` and each image's own bytes.  With a sampler that is not sequential also ``sweeps``, ``rows`` and
-        ``sequential_steps``, int64 [B], and ``residual`` float64 [B].
+        ``sequential_steps``, int64 [B], and ``residual`` float64 [B].  With a solver ``trajectory`` has its states.
         """
+        approximation = Sampling(solver=solver, solver_steps=solver_steps)
+        self.check_solver(approximation)
         images = self._checked_images(images)
         if noise is None:
             digests = [hashlib.sha256(np.ascontiguousarray(x, np.float32).tobytes()).hexdigest() for x in self._on_host(images)]
@@ -187,8 +191,8 @@ class Engine:
         else:
             z = self._checked_noise(noise, len(images))[:, None]
         encoded = self._finite(self.encoder.run(images))
-        plan = self.plan(sampler, len(images))
-        chains = self.chains.run(encoded, z, keep=True, plan=plan)
+        plan = SEQUENTIAL if approximation.approximate else self.plan(sampler, len(images))
+        chains = self._run(encoded, z, approximation, keep=True, plan=plan)
         out = dict(encoded)
         scores, states = chains.scores[0], chains.states[:, 0]
         self._finite({"y_final": scores})

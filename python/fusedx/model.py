@@ -219,6 +219,8 @@ class Model:
         *,
         seed: int | None = None,
         sampler: Sampler | str = "sequential",
+        solver: str = "published",
+        solver_steps: int | None = None,
     ) -> dict[str, np.ndarray]:
         """Every intermediate array of the computation, by the names of tests/golden/README.md.
 
@@ -226,10 +228,13 @@ class Model:
         [2,B,C] = (u_global, u_local) (diffmic-v2); None draws it from ``seed`` and the bytes of each x.  ``trajectory`` is the start
         and the state after every step: [T+1,B,C], v2 [steps+1,B,C,6,6].  With another sampler the same arrays, and ``sweeps``, ``rows``,
         ``sequential_steps`` int64 [B] and ``residual`` float64 [B], the largest |y - G(y before)| of any step and class, with every eps
-        evaluated anew.  Raises ConfigError for arrays of a wrong shape or with NaN.
+        evaluated anew.  With a solver the trajectory is that of its ``solver_steps`` steps.  Raises ConfigError for arrays of a wrong shape
+        or with NaN.
         """
         self._check_process()
-        return self._engine.trace(self._preparation.images(x), noise, seed=self._seed(seed), sampler=Sampler.of(sampler))
+        return self._engine.trace(
+            self._preparation.images(x), noise, seed=self._seed(seed), sampler=Sampler.of(sampler), solver=solver, solver_steps=solver_steps
+        )
 
     @property
     def ready(self) -> bool:

@@ -9,7 +9,7 @@ Z95 = 1.959963984540054
 
 
 def wilson(events: int, n: int) -> tuple[float, float]:
-    """95 % interval of a probability after ``events`` in ``n`` independent trials (Wilson, JASA 22, 1927); within 0..1, and never of width 0."""
+    """95 % interval of a probability after ``events`` in ``n`` independent trials (Wilson, JASA 22, 1927)."""
     if not 0 <= events <= n or n < 1:
         raise ValueError(f"{events} events in {n} trials")
     share, z2 = events / n, Z95 * Z95

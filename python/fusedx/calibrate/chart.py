@@ -1,4 +1,4 @@
-"""The curve as a picture: on the left how often the label stays, on the right how far probabilities move; the floor of the noise in both."""
+"""The curve as a picture: on the left how often the label stays, on the right how far probabilities move, beside what the noise changes."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from PIL import Image
 from fusedx.calibrate.curve import Curve, Point
 from fusedx.explain.canvas import Box, Canvas
 from fusedx.explain.scale import Scale, decimals, ticks
-from fusedx.explain.theme import BODY, HAIRLINE, HEADING, INK, SECONDARY, SMALL, TRACK, ZERO, Colour, category
+from fusedx.explain.theme import BODY, HAIRLINE, HEADING, INK, PAPER, SECONDARY, SMALL, TRACK, ZERO, Colour, category
 
 WIDTH, HEIGHT = 1400, 660
 _LEFT = Box(104, 132, 660, 500)
 _RIGHT = Box(790, 132, 1346, 500)
+_MARGIN = 48.0
 #: Between the solvers' points of one number of steps.
 _APART = 9.0
 _WHISKER = 4.0
@@ -25,8 +26,8 @@ def draw(curve: Curve, subtitle: str) -> Image.Image:
     canvas = Canvas(WIDTH, HEIGHT)
     solvers = list(dict.fromkeys(point.solver for point in curve.points))
     counts = sorted({point.steps for point in curve.points})
-    canvas.text(_LEFT.left - 56, 46, "Fewer steps against the published chain, on the same noise", HEADING, INK, bold=True, limit=WIDTH - 96)
-    canvas.text(_LEFT.left - 56, 72, subtitle, SMALL, SECONDARY, limit=WIDTH - 96)
+    canvas.text(_MARGIN, 46, "Fewer steps against the published chain, on the same noise", HEADING, INK, bold=True)
+    canvas.text(_MARGIN, 72, subtitle, SMALL, SECONDARY, limit=WIDTH - 2 * _MARGIN)
     _agreement(canvas, curve, solvers, counts)
     _shift(canvas, curve, solvers, counts)
     _legend(canvas, solvers)
@@ -41,7 +42,7 @@ def _agreement(canvas: Canvas, curve: Curve, solvers: list[str], counts: list[in
     canvas.rectangle(Box(_LEFT.left, y(floor.high), _LEFT.right, y(floor.low)), fill=TRACK)
     _axes(canvas, _LEFT, x, y, counts, "Label agrees (share of pictures, 95 % interval)", percent=True)
     canvas.line([(_LEFT.left, y(floor.value)), (_LEFT.right, y(floor.value))], SECONDARY, 1.5)
-    for place, solver, points in _series(curve, solvers):
+    for place, points in _series(curve, solvers):
         shift = _offset(place, len(solvers))
         canvas.line([(x(math.log(p.steps)) + shift, y(p.agree.value)) for p in points], category(place), 2)
         for p in points:
@@ -57,18 +58,18 @@ def _shift(canvas: Canvas, curve: Curve, solvers: list[str], counts: list[int]) 
     _axes(canvas, _RIGHT, x, y, counts, "Largest change of a probability (dot: mean; ring: 95th percentile)", percent=False)
     for value in (curve.floor.mean_shift, curve.floor.shift_95):
         canvas.line([(_RIGHT.left, y(value)), (_RIGHT.right, y(value))], SECONDARY, 1.5)
-    for place, solver, points in _series(curve, solvers):
+    for place, points in _series(curve, solvers):
         shift = _offset(place, len(solvers))
         for values in ([p.mean_shift for p in points], [p.shift_95 for p in points]):
             canvas.line([(x(math.log(p.steps)) + shift, y(v)) for p, v in zip(points, values, strict=True)], category(place), 1.5)
         for p in points:
             at = x(math.log(p.steps)) + shift
-            canvas.dot(at, y(p.shift_95), 4, (252, 252, 250), outline=category(place), thick=1.5)
+            canvas.dot(at, y(p.shift_95), 4, PAPER, outline=category(place), thick=1.5)
             canvas.dot(at, y(p.mean_shift), 4, category(place))
 
 
 def _legend(canvas: Canvas, solvers: list[str]) -> None:
-    x, y = _LEFT.left - 56, HEIGHT - 52
+    x, y = _MARGIN, HEIGHT - 52
     for place, solver in enumerate(solvers):
         canvas.line([(x, y - 5), (x + 26, y - 5)], category(place), 2)
         canvas.dot(x + 13, y - 5, 4, category(place))
@@ -77,10 +78,9 @@ def _legend(canvas: Canvas, solvers: list[str]) -> None:
     canvas.text(x + 36, y, "the published chain with another seed: what the noise alone changes (grey band: its interval)", BODY, SECONDARY)
 
 
-def _series(curve: Curve, solvers: list[str]) -> list[tuple[int, str, list[Point]]]:
-    return [
-        (place, solver, sorted((p for p in curve.points if p.solver == solver), key=lambda p: p.steps)) for place, solver in enumerate(solvers)
-    ]
+def _series(curve: Curve, solvers: list[str]) -> list[tuple[int, list[Point]]]:
+    by_steps = sorted(curve.points, key=lambda p: p.steps)
+    return [(place, [p for p in by_steps if p.solver == solver]) for place, solver in enumerate(solvers)]
 
 
 def _steps(counts: Sequence[int], plot: Box) -> Scale:

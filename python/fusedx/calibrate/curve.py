@@ -58,9 +58,8 @@ class Point:
         flat |= {"agreeing": self.agree.count, "agreement": self.agree.value, "low": self.agree.low, "high": self.agree.high}
         flat |= {"mean_shift": self.mean_shift, "shift_95": self.shift_95}
         r = self.right
-        return flat | {
-            "labelled": r and r.of, "right": r and r.count, "accuracy": r and r.value, "accuracy_low": r and r.low, "accuracy_high": r and r.high,
-        }  # fmt: skip
+        flat |= {"labelled": r and r.of, "right": r and r.count}
+        return flat | {"accuracy": r and r.value, "accuracy_low": r and r.low, "accuracy_high": r and r.high}
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,10 @@ CURVE_CSV, CURVE_JSON, CURVE_PNG = "curve.csv", "curve.json", "curve.png"
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What was measured.  sampling: of the published chain.  pictures: how many, and ``pictures_sha256`` which; skipped: a reason a file."""
+    """What was measured.
+
+    sampling: of the published chain.  pictures: how many, and ``pictures_sha256`` which; skipped: a reason a file.
+    """
 
     model: str
     model_sha256: str
@@ -78,7 +81,7 @@ def settings(
     family, own = model.manifest.family, model.manifest.schedule.steps
     published = model.sampling(draws=draws, seed=seed, start=start)
     if isinstance(published.draws, str):
-        raise ConfigError(f"a calibration compares equal numbers of draws; draws={published.draws!r} differ from picture to picture: give a number")
+        raise ConfigError(f"a calibration compares equal numbers of draws, and draws={published.draws!r} gives others to each picture")
     solvers = list(dict.fromkeys(solvers)) or SOLVERS_OF[family]
     steps = sorted(set(steps)) or [count for count in STEPS[family] if count < own] or [max(1, own - 1)]
     few = [

@@ -21,7 +21,7 @@ _HALVINGS = 200
 
 
 def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS) -> float:
-    """[n,C], [n] -> sum over equal bins of the top probability, (lo, hi], of |share right - mean top probability| weighted by its pictures."""
+    """[n,C], [n] -> sum over equal bins (lo, hi] of the top probability of |share right - its mean|, weighted by the bin's pictures."""
     top, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     place = np.clip(np.ceil(top * bins).astype(int) - 1, 0, bins - 1)
     gap = np.bincount(place, right - top, bins)
@@ -49,9 +49,9 @@ def fit(scores: np.ndarray, labels: np.ndarray) -> float:
 
     low, high = 1.0 / MOST, 1.0 / LEAST
     if slope(low) >= 0:
-        raise ConfigError("the labels fit the model's answers no better than chance, so there is no temperature to fit: are they this model's?")
+        raise ConfigError("the labels fit the model's answers no better than chance, so no temperature fits: are they this model's?")
     if slope(high) <= 0:
-        raise ConfigError(f"the model is right about all of the {len(labels)} pictures that fit, so no temperature is the best: take more pictures")
+        raise ConfigError(f"the model is right about all of the {len(labels)} pictures that fit, so no temperature is the best: take more")
     for _ in range(_HALVINGS):
         middle = math.sqrt(low * high)
         low, high = (middle, high) if slope(middle) < 0 else (low, middle)
@@ -68,7 +68,7 @@ def measure(answers: Answers, which: int, sampling: Sampling) -> Temperature:
     """Fit on one half of the labelled pictures, judge on the other.  which: of the answers' settings."""
     known = np.flatnonzero(answers.labels >= 0)
     if len(known) < FEWEST:
-        raise ConfigError(f"a temperature needs at least {FEWEST} different pictures with labels (hundreds are better), and got {len(known)}")
+        raise ConfigError(f"a temperature needs at least {FEWEST} different pictures with labels (hundreds are better); got {len(known)}")
     scores, labels = answers.scores[which][known], answers.labels[known]
     fitting, judging = halves([answers.digests[i] for i in known])
     value = fit(scores[fitting], labels[fitting])

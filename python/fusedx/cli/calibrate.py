@@ -22,7 +22,8 @@ _MANY = 5
 
 def _steps(ctx: click.Context, parameter: click.Parameter, value: str | None) -> list[int]:
     """5,10,20 -> [5, 10, 20]."""
-    return [click.IntRange(1, MAX_SOLVER_STEPS).convert(part, parameter, ctx) for part in value.split(",")] if value else []
+    kind: click.ParamType = click.IntRange(1, MAX_SOLVER_STEPS)
+    return [kind.convert(part.strip(), parameter, ctx) for part in value.split(",")] if value else []
 
 
 def _solvers(ctx: click.Context, parameter: click.Parameter, value: str | None) -> list[str]:
@@ -43,7 +44,9 @@ def _solvers(ctx: click.Context, parameter: click.Parameter, value: str | None) 
 @click.option("-o", "--output", metavar="DIR", help="Folder to make: curve.csv, curve.json, curve.png.")
 @click.option("--overwrite", is_flag=True, help="Replace the folder's results when it exists.")
 @click.option("--store", is_flag=True, help="Write the temperature into the model's manifest; needs --labels.")
-@click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True, metavar="N", help="Pictures in memory; changes no result.")
+@click.option(
+    "--batch-size", type=click.IntRange(1), default=16, show_default=True, metavar="N", help="Pictures in memory; changes no result."
+)
 @picture_options
 @device_options
 @json_option
@@ -108,8 +111,8 @@ def describe(found: Calibration) -> str:
     draws = "1 draw" if found.sampling.draws == 1 else f"{found.sampling.draws} draws"
     start = "" if found.sampling.start == "published" else f", {found.sampling.start} start"
     lines = [
-        f"{printable(found.model)}: {found.pictures} pictures, {draws}, seed {found.sampling.seed}{start}; labels and probabilities against",
-        "those of the published chain; shift: the largest change of a class's probability",
+        f"{printable(found.model)}: {found.pictures} pictures, {draws}, seed {found.sampling.seed}{start}",
+        "against the published chain from the same noise; shift: the largest change of a class's probability",
         "",
         table(header, rows, right=(1, 2, 4, 5, 6)),
     ]

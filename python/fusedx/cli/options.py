@@ -89,7 +89,7 @@ noise_options = stacked(
         "--solver-steps", type=click.IntRange(1, MAX_SOLVER_STEPS), metavar="N", help="How many; needed with a solver but the published.",
     ),
     click.option(
-        "--calibrated/--uncalibrated", default=False, help="Apply the model's temperature to its probabilities.  [default: uncalibrated]"
+        "--calibrated", is_flag=True, help="Apply the temperature that `fusedx calibrate --store` left in the model.",
     ),
 )  # fmt: skip
 picture_options = stacked(

@@ -40,22 +40,24 @@ def collect(model: Model, source: Source, **sampling: Unpack[Settings]) -> Evide
     if prediction.image_sha256 != picture.sha256:
         raise FusedxError(f"{picture.source}: the picture changed while it was being explained")
     noise = model.noise(picture.sha256, seed=sampling.get("seed"), start=sampling.get("start"))
-    trace = model.trace(model.preprocess(picture)[None], noise)
+    wish = model.sampling(**sampling)
+    trace = model.trace(model.preprocess(picture)[None], noise, solver=wish.solver, solver_steps=wish.solver_steps)
     if prediction.draws == 1:
         _check_same(trace["y_final"][0], prediction)
     task = model.manifest.task
     square, states = to_square_uint8(picture.pixels), chain_states(trace["trajectory"])
-    return Evidence(prediction, square, states, model.manifest.schedule.steps, task, likely(prediction, task))
+    steps = wish.solver_steps or model.manifest.schedule.steps
+    return Evidence(prediction, square, states, steps, task, likely(prediction, task))
 
 
 def likely(p: Prediction, task: str) -> np.ndarray | None:
-    """See :class:`Evidence`.  Moving one score of a softmax by e multiplies that class's odds by exp(e)."""
+    """See :class:`Evidence`.  Moving one score of a softmax by e multiplies that class's odds by exp(e / T), T being 1 or the temperature."""
     if p.draws == 1:
         return None
     if task == "multilabel":
         return np.clip(p.scores + np.outer([-1.0, 1.0], p.standard_error), 0.0, 1.0)
     odds = p.probabilities / np.maximum(1.0 - p.probabilities, np.finfo(np.float64).tiny)
-    moved = odds * np.exp(np.outer([-1.0, 1.0], p.standard_error))
+    moved = odds * np.exp(np.outer([-1.0, 1.0], p.standard_error / (p.provenance.get("temperature") or 1.0)))
     return np.where(np.isinf(moved), 1.0, moved / (1.0 + moved))
 
 
