@@ -51,7 +51,7 @@ def collect(model: Model, source: Source, **sampling: Unpack[Settings]) -> Evide
 
 
 def likely(p: Prediction, task: str) -> np.ndarray | None:
-    """See :class:`Evidence`.  Moving one score of a softmax by e multiplies that class's odds by exp(e / T), T being 1 or the temperature."""
+    """See :class:`Evidence`.  Moving a score by e multiplies the odds of its class by exp(e / T), T being 1 or the temperature."""
     if p.draws == 1:
         return None
     if task == "multilabel":
