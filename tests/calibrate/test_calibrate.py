@@ -19,9 +19,8 @@ from PIL import Image
 import fusedx
 from fusedx.calibrate import answers, pictures, report
 from fusedx.cli import commands
+from fusedx.demo import IMAGES
 from fusedx.engine.sampling import Sampling
-
-CLASSES = ("No DR", "Mild", "Moderate", "Severe", "Proliferative DR")
 
 
 @pytest.fixture
@@ -36,21 +35,22 @@ def invoke() -> Callable[..., Result]:
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """48 small pictures in two folders, one torn, and labels of which neither none nor all fit the model."""
+def photos(small_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """48 turned copies of the shipped drawings in two folders, a torn file, and labels, two in three of which are what the model says."""
     folder = tmp_path_factory.mktemp("photos")
     (folder / "deeper").mkdir()
-    rng = np.random.default_rng(0)
+    drawings = sorted(IMAGES.glob("grade*.jpg"))
     rows = []
     for i in range(48):
-        shade = rng.integers(20, 236, 3)
-        pixels = np.clip(shade + rng.normal(0, 30, (64, 64, 3)), 0, 255).astype(np.uint8)
         name = f"{'deeper/' if i % 2 else ''}{i:02d}.png"
-        Image.fromarray(pixels).save(folder / name)
-        rows.append((name, CLASSES[i % 5] if i % 3 else str(i % 5)))
+        with Image.open(drawings[i % len(drawings)]) as drawing:
+            drawing.resize((96, 96)).rotate(7 * i).save(folder / name)
+        rows.append(name)
+    said = fusedx.load(small_model).classify([folder / name for name in rows])
+    labels = [p.label if i % 3 else str((p.index + 1) % 5) for i, p in enumerate(said)]
     (folder / "torn.png").write_bytes((folder / "00.png").read_bytes()[:200])
     with open(folder / "labels.csv", "w", newline="") as file:
-        csv.writer(file).writerows([("label", "path"), *((label, name) for name, label in rows)])
+        csv.writer(file).writerows([("label", "path"), *zip(labels, rows, strict=True)])
     return folder
 
 
