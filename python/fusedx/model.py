@@ -192,11 +192,12 @@ class Model:
 
         Raises InputError for a picture that cannot be used (see its ``reason``), ConfigError for an impossible setting.
         """
+        settings = self.sampling(**sampling)
         if isinstance(x, (list, tuple)):
             if not x:
                 raise ConfigError("classify was given an empty list")
-            return self._predict([self._item(source) for source in x], self.sampling(**sampling))
-        return self._predict([self._item(x)], self.sampling(**sampling))[0]
+            return self._predict([self._item(source) for source in x], settings)
+        return self._predict([self._item(x)], settings)[0]
 
     def stream(
         self, sources: Iterable[Source], batch_size: int = 16, **sampling: Unpack[Settings]

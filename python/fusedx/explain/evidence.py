@@ -56,9 +56,9 @@ def likely(p: Prediction, task: str) -> np.ndarray | None:
         return None
     if task == "multilabel":
         return np.clip(p.scores + np.outer([-1.0, 1.0], p.standard_error), 0.0, 1.0)
-    odds = p.probabilities / np.maximum(1.0 - p.probabilities, np.finfo(np.float64).tiny)
-    moved = odds * np.exp(np.outer([-1.0, 1.0], p.standard_error / (p.provenance.get("temperature") or 1.0)))
-    return np.where(np.isinf(moved), 1.0, moved / (1.0 + moved))
+    tiny, less = np.finfo(np.float64).tiny, np.exp(-p.standard_error / (p.provenance.get("temperature") or 1.0))
+    own, others = np.maximum(p.probabilities, tiny), np.maximum(1.0 - p.probabilities, tiny)
+    return np.stack([own * less / (own * less + others), own / (own + others * less)])
 
 
 def chain_states(trajectory: np.ndarray) -> np.ndarray:

@@ -56,7 +56,7 @@ def draw_footer(canvas: Canvas, evidence: Evidence, panel: Box, *, letters_lost:
     origin = p.provenance
     canvas.line([(panel.left, panel.top), (panel.right, panel.top)], HAIRLINE, 1)
     draws = "1 draw" if p.draws == 1 else f"{p.draws} draws"
-    if origin.get("start", "published") != "published":
+    if origin.get("start") not in (None, "published"):
         draws += f" from the {origin['start']} start"
     model = typeface.shorten(typeface.drawable(str(origin["model"]))[0], SMALL, 420)
     how = f"{origin['approximate']['solver']}, {evidence.steps} steps" if origin.get("approximate") else f"{evidence.steps} steps"
