@@ -40,13 +40,14 @@ def collect(model: Model, source: Source, **sampling: Unpack[Settings]) -> Evide
     if prediction.image_sha256 != picture.sha256:
         raise FusedxError(f"{picture.source}: the picture changed while it was being explained")
     noise = model.noise(picture.sha256, seed=sampling.get("seed"), start=sampling.get("start"))
-    wish = model.sampling(**sampling)
-    trace = model.trace(model.preprocess(picture)[None], noise, solver=wish.solver, solver_steps=wish.solver_steps)
+    approximate = prediction.provenance.get("approximate")
+    solver = {"solver": approximate["solver"], "solver_steps": approximate["steps"]} if approximate else {}
+    trace = model.trace(model.preprocess(picture)[None], noise, **solver)
     if prediction.draws == 1:
         _check_same(trace["y_final"][0], prediction)
     task = model.manifest.task
     square, states = to_square_uint8(picture.pixels), chain_states(trace["trajectory"])
-    steps = wish.solver_steps or model.manifest.schedule.steps
+    steps = approximate["steps"] if approximate else model.manifest.schedule.steps
     return Evidence(prediction, square, states, steps, task, likely(prediction, task))
 
 
