@@ -50,11 +50,12 @@ def _read(table: Path, folder: Path, classes: Sequence[str]) -> dict[str, int]:
     known: dict[str, int] = {}
     wrong: list[str] = []
     for line, path, label in _rows(table):
+        if not label.strip():
+            continue  # not labelled yet
         if label.strip() not in numbers:
             wrong.append(f"line {line}: {label!r:.60}")
             continue
-        beside = table.parent / path
-        where = os.path.realpath(beside if beside.exists() else folder / path)
+        where = _place(table, folder, path, line)
         if known.setdefault(where, numbers[label.strip()]) != numbers[label.strip()]:
             raise ConfigError(f"{table}, line {line}: {path!r:.200} has another label than before")
     if wrong:
@@ -62,6 +63,15 @@ def _read(table: Path, folder: Path, classes: Sequence[str]) -> dict[str, int]:
     if not known:
         raise ConfigError(f"{table} has no labels")
     return known
+
+
+def _place(table: Path, folder: Path, path: str, line: int) -> str:
+    """The real path of a file beside the table, or else of one in the folder."""
+    try:
+        beside = table.parent / path
+        return os.path.realpath(beside if beside.exists() else folder / path)
+    except (OSError, ValueError) as error:  # a name that is too long, a null character
+        raise ConfigError(f"{table}, line {line}: {path!r:.200} is no file's name: {getattr(error, 'strerror', None) or error}") from None
 
 
 def _rows(table: Path) -> list[tuple[int, str, str]]:
@@ -75,7 +85,7 @@ def _rows(table: Path) -> list[tuple[int, str, str]]:
             return [(reader.line_num, row["path"] or "", row["label"] or "") for row in reader if row["path"] or row["label"]]
     except OSError as error:
         raise ConfigError(f"{table} cannot be read: {error.strerror}") from None
-    except (csv.Error, ValueError) as error:  # ValueError: a path with a null character
+    except (csv.Error, ValueError) as error:
         raise ConfigError(f"{table} is not a table in CSV: {error}") from None
 
 

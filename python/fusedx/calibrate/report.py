@@ -150,7 +150,11 @@ def write(report: Calibration, target: Path, overwrite: bool) -> None:
             aside = folder_beside(target)
             aside.rmdir()
             target.rename(aside)
-            scratch.rename(target)
+            try:
+                scratch.rename(target)
+            except BaseException:
+                aside.rename(target)
+                raise
             shutil.rmtree(aside, ignore_errors=True)
         else:
             scratch.rename(target)
