@@ -15,6 +15,7 @@ import numpy as np
 
 from fusedx.engine.errors import ConfigError, ModelFormatError
 from fusedx.engine.limits import MAX_DRAWS, MAX_SEED, SAMPLER_KINDS
+from fusedx.engine.precision_evidence import PrecisionEvidence
 from fusedx.engine.schedule import Schedule, ddim_coefficients, posterior_coefficients
 from fusedx.engine.temperature import Temperature
 from fusedx.kernels.conditional_layer.packed import FORMATS
@@ -147,6 +148,7 @@ class Manifest:
     self_test: SelfTest | None = None
     default_sampler: str = "auto"
     temperature: Temperature | None = None
+    precision_evidence: PrecisionEvidence | None = None
     format: str = FORMAT
     format_version: int = FORMAT_VERSION
 
@@ -165,6 +167,8 @@ class Manifest:
             raise ConfigError(f"self_test has {len(self.self_test.probabilities)} probabilities for {self.network.num_classes} classes")
         if self.temperature is not None and self.task != "multiclass":
             raise ConfigError("a temperature is for models with one label a picture, and the scores of a multi-label one pass no softmax")
+        if self.precision_evidence is not None:
+            self.precision_evidence.check(self.precision, self.encoder_precision)
         check_chain(self.network, self.schedule)
 
     @property

@@ -63,7 +63,7 @@ struct Chain::Parts {
     int bits() const { return state_bits(view.weight2.format); }
     int64_t block_samples(int64_t samples) const;
     Condition condition(const EncodedView& encoded) const;
-    void denoise(const float* constant, const float* feature, Workspace& w) const;
+    void denoise(const float* constant, const float* feature, Workspace& w, int64_t tangents = 0) const;
     void run_steps(const Block& block, const Condition& condition, const RunOptions& options, Workspace& w) const;
     void run_sweeps(const Block& block, const Condition& condition, const RunOptions& options, Workspace& w) const;
 };
@@ -88,9 +88,11 @@ int64_t Chain::weight_bytes() const {
     return total;
 }
 
+int64_t Chain::chains_together(int64_t images, int64_t draws) const { return parts_->block_samples(images * draws) * parts_->points(); }
+
 int64_t Chain::workspace_bytes(int64_t images, int64_t draws, int64_t rows) const {
     const DenoiserView& v = parts_->view;
-    const int64_t entries = images * parts_->points(), chains = parts_->block_samples(images * draws) * parts_->points();
+    const int64_t entries = images * parts_->points(), chains = chains_together(images, draws);
     const int64_t layer = 64 * (v.features * 4 + (v.features + 31) / 32 * padded_classes(v.classes) * 8);  // conditional_layer's own
     const int64_t most = useful_rows(rows, chains, v.steps), sweeps = most > chains ? Speculation::bytes(v.classes, v.steps, chains, most) : 0;
     return entries * (v.classes * (v.noise_prior ? 16 : 8) + v.features * 8) + chains * v.classes * 8 + sweeps +
@@ -134,11 +136,12 @@ Condition Chain::Parts::condition(const EncodedView& encoded) const {
     return to;
 }
 
-// w.y, w.step, w.entry -> w.eps.  Layer 4 rides in layer 3's epilogue, so layer 3's output is never written.
-void Chain::Parts::denoise(const float* constant, const float* feature, Workspace& w) const {
+// w.y, w.step, w.entry -> w.eps.  Layer 4 rides in layer 3's epilogue, so layer 3's output is never written.  With tangents, rows come in
+// groups as in conditional_layer.hpp.
+void Chain::Parts::denoise(const float* constant, const float* feature, Workspace& w, int64_t tangents) const {
     const int64_t features = view.features, classes = view.classes;
     Layer layer{};
-    layer.rows = w.rows, layer.outputs = features, layer.t = w.step.as<int32_t>();
+    layer.rows = w.rows, layer.tangents = tangents, layer.outputs = features, layer.t = w.step.as<int32_t>();
     layer.a_stride = layer.c_stride = layer.h_stride = layer.f_stride = layer.out_stride = features;
     const auto run = [&](int k, const float* from, int64_t inputs, float* to) {
         layer.u = from, layer.inputs = layer.u_stride = inputs, layer.weights = weights[k].view();
@@ -255,6 +258,35 @@ void Chain::eps(const ConditionView& condition, const double* y, const int32_t* 
         parts_->denoise(condition.constant, condition.feature, w);
         std::copy_n(w.eps.as<double>(), w.rows * classes, eps + first * classes);
     }
+}
+
+// The unit vectors of the state go through the layers beside it, as many as a group may have.
+void Chain::eps_and_jacobian(const ConditionView& condition, const double* y, const int32_t* step, const int32_t* entry, int64_t rows,
+                             double* eps, double* jacobian) const {
+    const int64_t classes = parts_->view.classes, most = std::min<int64_t>(classes, kMostTangents);
+    const int64_t block = std::min(rows, std::max<int64_t>(1, kBlockRows / (1 + most)));
+    Workspace w(block * (1 + most), classes, parts_->view.features);
+    for (int64_t first = 0; first < rows; first += block)
+        for (int64_t begin = 0; begin < classes; begin += most) {
+            const int64_t count = std::min(block, rows - first), tangents = std::min(most, classes - begin), unit = 1 + tangents;
+            w.rows = count * unit;
+            std::fill_n(w.y.as<float>(), w.rows * classes, 0.0f);
+            for (int64_t at = 0; at < count; ++at) {
+                float* const group = w.y.as<float>() + at * unit * classes;
+                for (int64_t c = 0; c < classes; ++c) group[c] = static_cast<float>(y[(first + at) * classes + c]);
+                for (int64_t d = 0; d < tangents; ++d) group[(1 + d) * classes + begin + d] = 1.0f;
+                std::fill_n(w.step.as<int32_t>() + at * unit, unit, step[first + at]);
+                std::fill_n(w.entry.as<int32_t>() + at * unit, unit, entry[first + at]);
+            }
+            parts_->denoise(condition.constant, condition.feature, w, tangents);
+            for (int64_t at = 0; at < count; ++at) {
+                const double* const group = w.eps.as<double>() + at * unit * classes;
+                std::copy_n(group, classes, eps + (first + at) * classes);
+                double* const to = jacobian + (first + at) * classes * classes + begin;
+                for (int64_t d = 0; d < tangents; ++d)
+                    for (int64_t c = 0; c < classes; ++c) to[c * classes + d] = group[(1 + d) * classes + c];
+            }
+        }
 }
 
 }  // namespace fusedx

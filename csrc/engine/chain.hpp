@@ -1,6 +1,6 @@
 // The chain of diffusion steps on processors: encoder's outputs and noise in, final states out.
 //
-// The same computation as engine/sampler.py on fusedx.engine.backends.python, which is written for reading; state and coefficients are
+// The same computation as engine/sampler on fusedx.engine.backends.python, which is written for reading; state and coefficients are
 // double, the layers are kernels/conditional_layer.  A row's bits depend on nothing but that row: not on the rows beside it, their
 // order, the number of threads or the instruction set.
 #pragma once
@@ -93,7 +93,13 @@ public:
     // The same for rows of any step and entry: y [R, C], step and entry [R] -> eps [R, C].
     void eps(const ConditionView& condition, const double* y, const int32_t* step, const int32_t* entry, int64_t rows, double* eps) const;
 
-    int64_t weight_bytes() const;  // of its own copies
+    // The same eps, to the bit, and its derivative: jacobian [R, C, C] = d eps[r, c] / d y[r, d], approximate where weights are integers.
+    // Costs 1 + C rows a row.
+    void eps_and_jacobian(const ConditionView& condition, const double* y, const int32_t* step, const int32_t* entry, int64_t rows,
+                          double* eps, double* jacobian) const;
+
+    int64_t chains_together(int64_t images, int64_t draws) const;  // of a run over so many, each a row of the denoiser
+    int64_t weight_bytes() const;                                  // of its own copies
     // What a run over so many images takes beside its arguments, about.
     int64_t workspace_bytes(int64_t images, int64_t draws, int64_t rows = 0) const;
     Isa isa() const;

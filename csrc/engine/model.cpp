@@ -84,7 +84,10 @@ void Model::classify(std::span<const ImageView> images, const ClassifyOptions& o
     const int64_t count = static_cast<int64_t>(usable.size());
     const BatchSizes whole = sizes(std::max<int64_t>(1, count), options.draws);
     const auto bytes_of = [&](const Block& b) {
-        return block_bytes(whole, b) + chain_->workspace_bytes(b.images, b.draws) + largest_copy;
+        const auto workspace = [&](const Block& of) {
+            return chain_->workspace_bytes(of.images, of.draws, plan(options.sampler, of.images, of.draws).rows);
+        };
+        return block_bytes(whole, b) + std::max(workspace(b), workspace({1, 1})) + largest_copy;  // the last block may be that small
     };
     const int64_t least = bytes_of({1, 1});
     if (budget_.limited() && least > budget_.limit())
@@ -99,6 +102,10 @@ void Model::classify(std::span<const ImageView> images, const ClassifyOptions& o
         run_chains(encode({usable.data() + first, static_cast<size_t>(now)}, part, options), part, options, block.draws);
         first += now;
     }
+}
+
+SamplerPlan Model::plan(const SamplerWish& wish, int64_t images, int64_t draws) const {
+    return choose_sampler(wish, facts_.manifest.weights, chain_->isa(), facts_.manifest.schedule.steps, chain_->chains_together(images, draws));
 }
 
 Model::Encoded Model::encode(std::span<const ImageView> images, std::span<ImageResult*> results, const ClassifyOptions& options) const {
@@ -147,11 +154,14 @@ void Model::run_chains(const Encoded& block, std::span<ImageResult*> results, co
     std::vector<int32_t> labels(options.draws * count);
     std::vector<uint8_t> finite(block.usable);
 
+    std::vector<SampleReport> reports(most * count);
     RunOptions run;
-    run.cancelled = options.cancelled;
+    run.cancelled = options.cancelled, run.report = reports.data();
     for (int64_t first = 0; first < options.draws; first += most) {
         stop_if(options.cancelled);
         const int64_t draws = std::min(most, options.draws - first);
+        const SamplerPlan sampler = plan(options.sampler, count, draws);
+        run.rows = sampler.rows, run.least_gain = sampler.least_gain;
         const NoiseShape shape{noise_rows, draws, count, classes};
         for (int64_t i = 0; i < count; ++i) draw_noise(block.keys[i], facts_.family() == Family::ddim, shape, first, i, noise.get());
         chain_->run(encoded, noise.get(), draws, draw_scores.data(), run);
@@ -159,6 +169,9 @@ void Model::run_chains(const Encoded& block, std::span<ImageResult*> results, co
             for (int64_t i = 0; i < count; ++i) {
                 const double* own = &draw_scores[(d * count + i) * classes];
                 for (int64_t c = 0; c < classes; ++c) sum[i * classes + c] = first + d == 0 ? own[c] : sum[i * classes + c] + own[c];
+                const SampleReport& report = reports[d * count + i];
+                results[i]->sweeps = std::max<int64_t>(results[i]->sweeps, report.sweeps);
+                results[i]->evaluations += report.evaluations, results[i]->sequential_steps += report.sequential_steps;
                 finite[i] = finite[i] && all_finite(own, classes);
                 labels[i * options.draws + first + d] = largest(own, classes);
                 if (results[i]->draw_scores != nullptr) std::copy_n(own, classes, results[i]->draw_scores + (first + d) * classes);

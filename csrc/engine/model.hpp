@@ -18,6 +18,7 @@
 #include "engine/image.hpp"
 #include "engine/memory_budget.hpp"
 #include "engine/preprocess.hpp"
+#include "engine/sampler_choice.hpp"
 #include "error.hpp"
 #include "model/manifest.hpp"
 
@@ -35,6 +36,7 @@ struct ClassifyOptions {
     int64_t draws = 1;  // 1 to 65536: whoever reads it from outside has looked
     int64_t batch = 0;  // images a block at most; 0: chosen
     ImageLimits limits;
+    SamplerWish sampler;
     const std::atomic<bool>* cancelled = nullptr;
 };
 
@@ -50,6 +52,8 @@ struct ImageResult {
     double stability = 0.0;
     Digest sha256{};
     int32_t patch_locations[6][2] = {};
+    // Of its chains, as in SampleReport: the most sweeps, and the sums of the rest over all draws.
+    int64_t sweeps = 0, evaluations = 0, sequential_steps = 0;
     double preprocess_seconds = 0.0, encoder_seconds = 0.0, chain_seconds = 0.0;
 };
 
@@ -61,6 +65,10 @@ struct ModelFacts {
     Family family() const { return manifest.network.is_v2() ? Family::ddim : Family::posterior; }
     int64_t classes() const { return manifest.network.num_classes; }
     int64_t features() const { return manifest.network.feature_dim; }
+    SamplerKind default_sampler() const {
+        const std::string& name = manifest.default_sampler;
+        return name == "sequential" ? SamplerKind::sequential : name == "parallel" ? SamplerKind::parallel : SamplerKind::automatic;
+    }
 };
 
 // May be used from any number of threads at a time.
@@ -92,6 +100,7 @@ public:
 private:
     struct Encoded;
     BatchSizes sizes(int64_t images, int64_t draws) const;
+    SamplerPlan plan(const SamplerWish& wish, int64_t images, int64_t draws) const;
     Encoded encode(std::span<const ImageView> images, std::span<ImageResult*> results, const ClassifyOptions& options) const;
     void run_chains(const Encoded& block, std::span<ImageResult*> results, const ClassifyOptions& options, int64_t draws_together) const;
 

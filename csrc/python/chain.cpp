@@ -71,7 +71,8 @@ public:
         return eps;
     }
 
-    py::array denoise(py::array constant, py::array feature, py::array y, py::array step, py::array entry) const {
+    // -> eps, or with `jacobian` (eps, its Jacobian).
+    py::object denoise(py::array constant, py::array feature, py::array y, py::array step, py::array entry, bool jacobian) const {
         fusedx::ConditionView condition{};
         condition.constant = check<float>("constant", constant, {kAny, view_.features});
         condition.entries = constant.shape(0);
@@ -83,11 +84,18 @@ public:
         check_index("entry", entries, rows, condition.entries);
         py::array_t<double> eps({rows, view_.classes});
         double* const to = eps.mutable_data();
-        {
+        if (!jacobian) {
             WithoutGil release;
             chain_->eps(condition, state, steps, entries, rows, to);
         }
-        return eps;
+        if (!jacobian) return eps;
+        py::array_t<double> slopes({rows, view_.classes, view_.classes});
+        double* const slope = slopes.mutable_data();
+        {
+            WithoutGil release;
+            chain_->eps_and_jacobian(condition, state, steps, entries, rows, to, slope);
+        }
+        return py::make_tuple(eps, slopes);
     }
 
     const fusedx::Chain& chain() const { return *chain_; }
@@ -196,8 +204,9 @@ void add_chain(py::module_& m) {
              "evaluations and sequential_steps, int32 [D, B]).  rows, least_gain: see RunOptions.")
         .def("eps", &PythonChain::eps, py::arg("encoded"), py::arg("y"), py::arg("step"))
         .def("denoise", &PythonChain::denoise, py::arg("constant"), py::arg("feature"), py::arg("y"), py::arg("step"), py::arg("entry"),
+             py::arg("jacobian") = false,
              "Rows of any step and entry: constant (W1_p p) and feature float32 [M, F], y float64 [R, C], step and entry int32 [R] -> eps "
-             "float64 [R, C].")
+             "float64 [R, C], or (eps, jacobian float64 [R, C, C]).")
         .def_property_readonly("weight_bytes", [](const PythonChain& c) { return c.chain().weight_bytes(); })
         .def("workspace_bytes", [](const PythonChain& c, int64_t images, int64_t draws, int64_t rows) { return c.chain().workspace_bytes(images, draws, rows); },
              py::arg("images"), py::arg("draws"), py::arg("rows") = 0)

@@ -57,7 +57,7 @@ fusedx::Weights made_weights(const std::string& format, int64_t outputs, int64_t
 }
 
 fusedx::Layer checked_layer(const py::array& u, const fusedx::Weights& weights, const py::array& a, const py::array& c, const py::array& t,
-                            const Maybe& h, const Maybe& f, const Maybe& image) {
+                            const Maybe& h, const Maybe& f, const Maybe& image, int64_t tangents) {
     fusedx::Layer x{};
     x.u = check<float>("u", u, {kAny, weights.inputs()}, true);
     refuse_empty("u", u);
@@ -74,14 +74,19 @@ fusedx::Layer checked_layer(const py::array& u, const fusedx::Weights& weights, 
         x.image = check<int32_t>("image", *image, {x.rows});
         check_index("image", x.image, x.rows, (h ? h : f)->shape(0));
     }
+    if (tangents < 0 || tangents > fusedx::kMostTangents)
+        throw py::value_error("tangents: expected 0 to " + std::to_string(fusedx::kMostTangents) + ", got " + std::to_string(tangents));
+    if (x.rows % (1 + tangents))
+        throw py::value_error("u: expected groups of " + std::to_string(1 + tangents) + " rows, got " + std::to_string(x.rows) + " rows");
+    x.tangents = tangents;
     x.u_stride = row_stride(u), x.a_stride = row_stride(a), x.c_stride = row_stride(c);
     return x;
 }
 
 void conditional_layer(py::array u, const fusedx::Weights& weights, py::array a, py::array c, py::array t, Maybe h, Maybe f, Maybe image,
-                       py::array out, const std::string& isa) {
+                       py::array out, const std::string& isa, int64_t tangents) {
     const auto best = fusedx::choose_isa(isa);
-    fusedx::Layer x = checked_layer(u, weights, a, c, t, h, f, image);
+    fusedx::Layer x = checked_layer(u, weights, a, c, t, h, f, image, tangents);
     x.out = check_out<float>("out", out, {x.rows, x.outputs}, true);
     x.out_stride = row_stride(out);
     WithoutGil release;
@@ -89,9 +94,9 @@ void conditional_layer(py::array u, const fusedx::Weights& weights, py::array a,
 }
 
 py::array projected_layer(py::array u, const fusedx::Weights& weights, py::array a, py::array c, py::array t, Maybe h, Maybe f, Maybe image,
-                          py::array panels4, py::array bias4, const std::string& isa) {
+                          py::array panels4, py::array bias4, const std::string& isa, int64_t tangents) {
     const auto best = fusedx::choose_isa(isa);
-    fusedx::Layer x = checked_layer(u, weights, a, c, t, h, f, image);
+    fusedx::Layer x = checked_layer(u, weights, a, c, t, h, f, image, tangents);
     x.bias4 = check<double>("bias4", bias4, {kAny});
     refuse_empty("bias4", bias4);
     x.classes = bias4.shape(0);

@@ -121,3 +121,10 @@ class NativeDenoiser:
     def eps(self, y: np.ndarray, step: np.ndarray, condition: Condition, entry: np.ndarray) -> np.ndarray:
         """See :class:`fusedx.engine.backends.Denoiser`."""
         return self._chain.denoise(condition.constant, condition.feature, np.ascontiguousarray(y, np.float64), step, entry)
+
+    def eps_and_jacobian(
+        self, y: np.ndarray, step: np.ndarray, condition: Condition, entry: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """See :class:`fusedx.engine.backends.Differentiable`: one pass over the weights for a row and its C directions."""
+        y = np.ascontiguousarray(y, np.float64)
+        return self._chain.denoise(condition.constant, condition.feature, y, step, entry, jacobian=True)

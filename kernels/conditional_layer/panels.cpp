@@ -31,6 +31,7 @@ inline vec load_weights(const fp16* p) { return load_wide(p); }
 template <class T, int ROWS, int kAhead>
 void add_chunk(const float* u, const T* w, int64_t length, const T* ahead, float* total) {
     constexpr int V = vectors_for(ROWS), kWide = V * kLanes, kLine = 64 / sizeof(T);
+    constexpr int kNear = 12, kLines = kPanel * sizeof(T) / 64;
     constexpr int kLevel = ROWS == 1 ? 3 : 2;  // into the first cache, or only the second while the first serves other rows
     for (int part = 0; part < kPanel; part += kWide) {
         vec sum[ROWS][V] = {};
@@ -38,6 +39,8 @@ void add_chunk(const float* u, const T* w, int64_t length, const T* ahead, float
             if constexpr (kAhead > 0)
                 if (part == 0)
                     for (int i = 0; i < kAhead; ++i) __builtin_prefetch(ahead + (k * kAhead + i) * kLine, 0, kLevel);
+            if constexpr (ROWS > 1 && kAhead == kLines)  // no other rows read this chunk later: on into the first cache, just in time
+                for (int i = 0; i < kLines; ++i) __builtin_prefetch(w + (k + kNear) * kPanel + i * kLine, 0, 3);
             vec weight[V];
 #pragma GCC unroll 8
             for (int v = 0; v < V; ++v) weight[v] = load_weights(w + k * kPanel + part + v * kLanes);

@@ -111,9 +111,9 @@ def test_bits_are_those_of_the_readable_loops(precision, family, noise_prior, fe
     """The last case is more rows than go through a step together, and blocks that end within a draw."""
     arrays = tables(features, classes, steps, family)
     encoded, noise = inputs(arrays, family, images, draws)
-    expected = readable(LayerDenoiser(arrays, precision), arrays, family, encoded, noise, noise_prior)
+    expected = readable(LayerDenoiser(arrays, precision), arrays, family, encoded, noise, noise_prior, precision)
     chain = made(arrays, precision, family, noise_prior)
-    scores, states = chain.run(encoded, noise, keep=True)
+    scores, states, *_ = chain.run(encoded, noise, keep=True)
     assert states.shape == expected.states.shape and scores.shape == expected.scores.shape
     wrong = [i for i in range(len(states)) if states[i].tobytes() != expected.states[i].tobytes()]
     assert not wrong, f"states {wrong[:5]} of {len(states)} differ"
@@ -128,7 +128,7 @@ def test_fp32_is_near_the_same_chain_in_double(family):
     encoded, noise = inputs(arrays, family, 3, 2)
     wide = DenoiserTables(**{name: array.astype(np.float64) for name, array in arrays.items() if name != "coefficients"})
     expected = readable(PythonDenoiser(wide), arrays, family, encoded, noise)
-    scores, _ = made(arrays, family=family).run(encoded, noise)
+    scores, *_ = made(arrays, family=family).run(encoded, noise)
     assert np.abs(scores - expected.scores).max() / np.abs(expected.scores).max() < 1e-5
 
 
@@ -147,13 +147,13 @@ def test_an_image_and_a_draw_have_the_same_bits_in_any_company(precision, family
     arrays = tables(200, 5, 4, family)
     encoded, noise = inputs(arrays, family, 23, 17)
     chain = made(arrays, precision, family)
-    scores, _ = chain.run(encoded, noise)
+    scores, *_ = chain.run(encoded, noise)
     for image, draw in ((0, 0), (22, 16), (11, 3)):
         its_noise = np.ascontiguousarray(noise[:, draw : draw + 1, image : image + 1])
-        alone, _ = chain.run({n: a[image : image + 1] for n, a in encoded.items()}, its_noise)
+        alone, *_ = chain.run({n: a[image : image + 1] for n, a in encoded.items()}, its_noise)
         assert alone[0, 0].tobytes() == scores[draw, image].tobytes()
     order = np.random.default_rng(0).permutation(23)
-    moved, _ = chain.run({n: a[order] for n, a in encoded.items()}, np.ascontiguousarray(noise[:, :, order]))
+    moved, *_ = chain.run({n: a[order] for n, a in encoded.items()}, np.ascontiguousarray(noise[:, :, order]))
     assert moved.tobytes() == np.ascontiguousarray(scores[:, order]).tobytes()
 
 
@@ -189,9 +189,9 @@ def test_not_a_number_stays_in_its_row(precision, family):
     arrays = tables(128, 3, 4, family)
     encoded, noise = inputs(arrays, family, 4, 2)
     chain = made(arrays, precision, family)
-    good, _ = chain.run(encoded, noise)
+    good, *_ = chain.run(encoded, noise)
     encoded["fused_feature" if family == "ddim" else "feature"][2, 7] = np.nan
-    bad, _ = chain.run(encoded, noise)
+    bad, *_ = chain.run(encoded, noise)
     assert np.isnan(bad[:, 2]).all()
     others = [0, 1, 3]
     assert np.ascontiguousarray(bad[:, others]).tobytes() == np.ascontiguousarray(good[:, others]).tobytes()

@@ -48,6 +48,7 @@ def describe(compiled: CompiledModel) -> str:
         ("digest", compiled.digest),
         ("family", f"{m.family}, {m.task}, format {m.format_version}"),
         ("precision", f"denoiser {m.precision}, encoder {m.encoder_precision}"),
+        *([("chosen by", m.precision_evidence.report())] if m.precision_evidence else []),
         ("network", shape),
         ("classes", "\n".join(f"{i}  {name}" for i, name in enumerate(m.classes))),
         ("", f"({m.class_source})"),
