@@ -76,7 +76,7 @@ class PosteriorProcess:
         return float(self._k.s[self.table_row(i)])
 
     def updates(self, i: np.ndarray, y: np.ndarray, eps: np.ndarray, which: int) -> np.ndarray:
-        k, t, mean = self._k, self._rows(i), self._mean[which]
+        k, t, mean = self._k, self._rows(i), self.mean[which]
         z = self._noise[np.minimum(i + 1, self.steps - 1), which]
         noisy = posterior_step(y, eps, mean, z, q=k.q[t], s=k.s[t], g0=k.g0[t], g1=k.g1[t], g2=k.g2[t], sigma=k.sigma[t])
         return np.where(t > 0, noisy, posterior_last_step(y, eps, mean, q=k.q[t], s=k.s[t]))
@@ -87,7 +87,7 @@ class PosteriorProcess:
         return np.broadcast_to(of_y0 / k.q[t] + of_y, y.shape), np.broadcast_to(-of_y0 * k.s[t] / k.q[t], y.shape)
 
     def carried(self, i: np.ndarray, j: np.ndarray, y_j: np.ndarray, eps_j: np.ndarray, which: int) -> np.ndarray:
-        k, t, u, mean = self._k, self._rows(i), self._rows(j), self._mean[which]
+        k, t, u, mean = self._k, self._rows(i), self._rows(j), self.mean[which]
         y0 = posterior_last_step(y_j, eps_j, mean, q=k.q[u], s=k.s[u])
         return np.where(t == u, y_j, (1.0 - k.q[t]) * mean + k.q[t] * y0 + k.s[t] * eps_j)
 
