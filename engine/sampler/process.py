@@ -54,21 +54,25 @@ class PosteriorProcess:
         """mean float64 [N,C]: the prior, or zeros; noise float64 [T,N,C]: noise[0] starts, noise[i] is used at step i-1."""
         self.steps = len(noise)
         self.start = mean + noise[0]
-        self.mean = mean
-        self._k, self._noise = k, noise
+        self._k, self._mean, self._noise = k, mean, noise
+
+    @property
+    def mean(self) -> np.ndarray:
+        """float64 [N,C]."""
+        return self._mean
 
     def table_row(self, i: int) -> int:
         return self.steps - 1 - i
 
     def update(self, i: int, y: np.ndarray, eps: np.ndarray, which: Which = ALL) -> np.ndarray:
-        k, t, mean = self._k, self.table_row(i), self.mean[which]
+        k, t, mean = self._k, self.table_row(i), self._mean[which]
         if t == 0:
             return posterior_last_step(y, eps, mean, q=k.q[0], s=k.s[0])
         z = self._noise[i + 1][which]
         return posterior_step(y, eps, mean, z, q=k.q[t], s=k.s[t], g0=k.g0[t], g1=k.g1[t], g2=k.g2[t], sigma=k.sigma[t])
 
     def hold_estimate(self, i: int, y: np.ndarray, j: int, y_j: np.ndarray, eps_j: np.ndarray, which: Which) -> np.ndarray:
-        k, t, u, mean = self._k, self.table_row(i), self.table_row(j), self.mean[which]
+        k, t, u, mean = self._k, self.table_row(i), self.table_row(j), self._mean[which]
         y0 = posterior_last_step(y_j, eps_j, mean, q=k.q[u], s=k.s[u])
         return (y - (1.0 - k.q[t]) * mean - k.q[t] * y0) / k.s[t]
 
@@ -76,7 +80,7 @@ class PosteriorProcess:
         return float(self._k.s[self.table_row(i)])
 
     def updates(self, i: np.ndarray, y: np.ndarray, eps: np.ndarray, which: int) -> np.ndarray:
-        k, t, mean = self._k, self._rows(i), self.mean[which]
+        k, t, mean = self._k, self._rows(i), self._mean[which]
         z = self._noise[np.minimum(i + 1, self.steps - 1), which]
         noisy = posterior_step(y, eps, mean, z, q=k.q[t], s=k.s[t], g0=k.g0[t], g1=k.g1[t], g2=k.g2[t], sigma=k.sigma[t])
         return np.where(t > 0, noisy, posterior_last_step(y, eps, mean, q=k.q[t], s=k.s[t]))
@@ -87,7 +91,7 @@ class PosteriorProcess:
         return np.broadcast_to(of_y0 / k.q[t] + of_y, y.shape), np.broadcast_to(-of_y0 * k.s[t] / k.q[t], y.shape)
 
     def carried(self, i: np.ndarray, j: np.ndarray, y_j: np.ndarray, eps_j: np.ndarray, which: int) -> np.ndarray:
-        k, t, u, mean = self._k, self._rows(i), self._rows(j), self.mean[which]
+        k, t, u, mean = self._k, self._rows(i), self._rows(j), self._mean[which]
         y0 = posterior_last_step(y_j, eps_j, mean, q=k.q[u], s=k.s[u])
         return np.where(t == u, y_j, (1.0 - k.q[t]) * mean + k.q[t] * y0 + k.s[t] * eps_j)
 
