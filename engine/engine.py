@@ -14,18 +14,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fusedx.engine import sampler
-from fusedx.engine.chain_runner import ChainRunner, Encoded, logits
+from fusedx.engine.chain_runner import Certified, ChainRunner, Encoded, logits
 from fusedx.engine.encoder import Encoder
-from fusedx.engine.errors import ConfigError, FusedxError, require_int
-from fusedx.engine.limits import MAX_DRAWS
+from fusedx.engine.errors import ConfigError, FusedxError
 from fusedx.engine.manifest import IMAGE_SIZE, MAP_POINTS, Network
 from fusedx.engine.noise import draw_noise
+from fusedx.engine.sampler import SEQUENTIAL, WORK, Plan, Work, dense_map, dense_points
+from fusedx.engine.sampler.cost import Costs
+from fusedx.engine.sampling import SEQUENTIALLY, Sampler, Sampling
 from fusedx.engine.schedule import Schedule, ddim_coefficients
 from fusedx.kernels.softmax import sigmoid, softmax
 
 #: Rows of the denoiser that are evaluated together, about.
 MAX_ROWS = 1024
+#: Rows of a parallel sampler's sweep where no cost is known.
+_UNMEASURED_ROWS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,8 @@ class Result:
     """One image.
 
     probabilities, scores, prior float64 [C]; draw_scores float64 [D,C]; patch_locations int64 [6,2], (row, column) in pixels;
-    saliency [C,7,7].  ``finite``: False where the weights overflow on this image, so that nothing here is a result.
+    saliency [C,7,7].  ``finite``: False where the weights overflow on this image, so that nothing here is a result.  work: sweeps, rows
+    and sequential_steps over all draws, empty where the chain runner does not count them.
     """
 
     probabilities: np.ndarray
@@ -43,6 +47,7 @@ class Result:
     patch_locations: np.ndarray
     saliency: np.ndarray
     finite: bool
+    work: dict[str, int]
 
     @property
     def index(self) -> int:
@@ -58,36 +63,44 @@ class Result:
 class Engine:
     """Network, schedule and task with an encoder and a chain runner.  Thread-safe as far as these two are."""
 
-    def __init__(self, network: Network, schedule: Schedule, task: str, encoder: Encoder, chains: ChainRunner) -> None:
+    def __init__(
+        self, network: Network, schedule: Schedule, task: str, encoder: Encoder, chains: ChainRunner, costs: Costs | None = None
+    ) -> None:
+        """costs: of an evaluation of the denoiser here; without them the chain is run one step at a time unless told otherwise."""
         self.network = network
         self.schedule = schedule
         self.task = task
         self.encoder = encoder
         self.chains = chains
+        self.costs = costs
         self._v2 = network.family == "diffmic-v2"
         self.rows_per_chain = MAP_POINTS if self._v2 else 1
 
-    def predict(
-        self, images: np.ndarray, digests: Callable[[], list[str]], *, seed: int, draws: int
-    ) -> tuple[list[Result], dict[str, float]]:
+    def predict(self, images: np.ndarray, digests: Callable[[], list[str]], sampling: Sampling) -> tuple[list[Result], dict[str, float]]:
         """images float32 [B,3,224,224], normalised; digests: SHA-256 of each image's decoded pixels, which keys its noise.
 
         ``digests`` is called once the encoder has its work: a GPU is busy while the host computes them.
         Returns results in order and the seconds spent on the whole batch by stage: encoder, chain.
         """
-        draws = require_int("draws", draws, 1, MAX_DRAWS)
         started = time.perf_counter()
         encoded = self.encoder.run(images)
         encoder_done = time.perf_counter()
         keys = digests()
-        scores, first = [], 0
-        for count in self.draw_blocks(len(images), draws):
-            noise = np.stack([self.noise(d, seed=seed, draws=count, first_draw=first) for d in keys], axis=2)
-            scores.append(self.chains.run(encoded, noise, keep=False).scores)
+        runs, first = [], 0
+        for count in self.draw_blocks(len(images), sampling.draws):
+            noise = np.stack([self.noise(d, seed=sampling.seed, draws=count, first_draw=first) for d in keys], axis=2)
+            runs.append(self.chains.run(encoded, noise, keep=False, plan=self.plan(sampling.sampler, count * len(images))))
             first += count
-        draw_scores = np.concatenate(scores)
-        results = [self._result(encoded, draw_scores, i) for i in range(len(images))]
+        draw_scores = np.concatenate([run.scores for run in runs])
+        works = [run.work for run in runs if run.work is not None]
+        results = [self._result(encoded, draw_scores, i, works) for i in range(len(images))]
         return results, {"encoder": encoder_done - started, "chain": time.perf_counter() - encoder_done}
+
+    def plan(self, sampler: Sampler, chains: int) -> Plan:
+        """How ``chains`` (draw, image) pairs are run together."""
+        if self.costs is None:
+            return Plan(sampler.rows or _UNMEASURED_ROWS, sampler.variant or "picard") if sampler.kind == "parallel" else SEQUENTIAL
+        return self.costs.choose(sampler, steps=self.schedule.steps, chains=chains * self.rows_per_chain)
 
     def draw_blocks(self, images: int, draws: int) -> list[int]:
         """Draws that run together: about MAX_ROWS rows, so that memory does not grow with their number; rows are independent."""
@@ -104,12 +117,18 @@ class Engine:
         progress(1, 1, "ready")
 
     def trace(
-        self, images: np.ndarray, noise: np.ndarray | tuple[np.ndarray, np.ndarray] | None = None, *, seed: int = 0
+        self,
+        images: np.ndarray,
+        noise: np.ndarray | tuple[np.ndarray, np.ndarray] | None = None,
+        *,
+        seed: int = 0,
+        sampler: Sampler = SEQUENTIALLY,
     ) -> dict[str, np.ndarray]:
         """Every intermediate array, named as in tests/golden/README.md; floating arrays of the chain are float64.
 
         images float32 [B,3,224,224], already normalised.  noise: [T,B,C] (v1) or [2,B,C] = (u_global, u_local) (v2); None draws
-        it from ``seed`` and each image's own bytes.
+        it from ``seed`` and each image's own bytes.  With a sampler that is not sequential also ``sweeps``, ``rows`` and
+        ``sequential_steps``, int64 [B], and ``residual`` float64 [B].
         """
         images = self._checked_images(images)
         if noise is None:
@@ -118,14 +137,19 @@ class Engine:
         else:
             z = self._checked_noise(noise, len(images))[:, None]
         encoded = self._finite(self.encoder.run(images))
-        chains = self.chains.run(encoded, z, keep=True)
+        plan = self.plan(sampler, len(images))
+        chains = self.chains.run(encoded, z, keep=True, plan=plan)
         out = dict(encoded)
         scores, states = chains.scores[0], chains.states[:, 0]
         self._finite({"y_final": scores})
+        if not plan.sequential and chains.work is not None:
+            out |= {name: getattr(chains.work, name)[0] for name in WORK}
+        if not plan.sequential and isinstance(self.chains, Certified):
+            out["residual"] = self.chains.residual(encoded, z, chains.states)[0]
         out |= {"betas": self.schedule.betas(), "y_final": scores, "probabilities": self._probabilities(scores)}
-        out["trajectory"] = sampler.dense_map(states) if self._v2 else states
+        out["trajectory"] = dense_map(states) if self._v2 else states
         if self._v2:
-            out["prior_map"] = sampler.dense_map(sampler.dense_points(*logits(out)))
+            out["prior_map"] = dense_map(dense_points(*logits(out)))
             out["start_map"] = out["trajectory"][0]
             out["y_final_map"] = out["trajectory"][-1]
             out["prediction"] = scores
@@ -137,7 +161,7 @@ class Engine:
         if not self._v2:
             return self.chains.eps(trace, y, step)
         points = np.ascontiguousarray(np.moveaxis(y[..., 0, :], -1, -2))
-        return sampler.dense_map(self.chains.eps(trace, points, step))
+        return dense_map(self.chains.eps(trace, points, step))
 
     def noise(self, image_sha256: str, *, seed: int, draws: int, first_draw: int = 0) -> np.ndarray:
         """The noise of one image, float64 [T,D,C] (v1) or [2,D,C] (v2)."""
@@ -151,7 +175,7 @@ class Engine:
                 raise FusedxError(f"{name} is not finite: the weights overflow on this input; is it normalised?")
         return arrays
 
-    def _result(self, encoded: Encoded, draw_scores: np.ndarray, i: int) -> Result:
+    def _result(self, encoded: Encoded, draw_scores: np.ndarray, i: int, works: list[Work]) -> Result:
         own = draw_scores[:, i]
         scores = np.cumsum(own, axis=0)[-1] / len(own)  # added in the order of draws, whatever the batch
         return Result(
@@ -162,6 +186,7 @@ class Engine:
             patch_locations=encoded["patch_locations"][i],
             saliency=encoded["saliency"][i],
             finite=bool(np.isfinite(own).all() and all(np.isfinite(array[i]).all() for array in encoded.values())),
+            work={name: sum(int(getattr(work, name)[:, i].sum()) for work in works) for name in WORK if works},
         )
 
     def _prior(self, encoded: Encoded, i: int) -> np.ndarray:

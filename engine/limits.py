@@ -2,3 +2,7 @@
 
 MAX_SEED = (1 << 64) - 1
 MAX_DRAWS = 1 << 16
+MAX_SAMPLER_ROWS = 1 << 14
+SAMPLER_KINDS = ("auto", "sequential", "parallel")
+VARIANTS = ("picard", "newton", "stale")
+STARTS = ("published", "matched", "mean")

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from fusedx.engine.errors import ConfigError, ModelFormatError
-from fusedx.engine.limits import MAX_DRAWS, MAX_SEED
+from fusedx.engine.limits import MAX_DRAWS, MAX_SEED, SAMPLER_KINDS
 from fusedx.engine.schedule import Schedule, ddim_coefficients, posterior_coefficients
 from fusedx.kernels.conditional_layer.packed import FORMATS
 
@@ -144,6 +144,7 @@ class Manifest:
     metrics: dict[str, Any] = field(default_factory=dict)
     encoder_precision: str = "fp32"
     self_test: SelfTest | None = None
+    default_sampler: str = "auto"
     format: str = FORMAT
     format_version: int = FORMAT_VERSION
 
@@ -153,6 +154,7 @@ class Manifest:
         _one_of("encoder_precision", self.encoder_precision, ENCODER_PRECISIONS)
         _within("default_draws", self.default_draws, 1, MAX_DRAWS)
         _within("default_seed", self.default_seed, 0, MAX_SEED)
+        _one_of("default_sampler", self.default_sampler, SAMPLER_KINDS)
         if len(self.classes) != self.network.num_classes:
             raise ConfigError(f"{len(self.classes)} class names for {self.network.num_classes} classes")
         if len(set(self.classes)) != len(self.classes) or not all(c.strip() and c.isprintable() for c in self.classes):

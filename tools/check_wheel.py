@@ -19,7 +19,7 @@ from shutil import which
 
 ROOT = Path(__file__).resolve().parents[1]
 MUST_HOLD = (
-    "fusedx/engine/sampler.py",
+    "fusedx/engine/sampler/parallel.py",
     "fusedx/kernels/step/reference.py",
     "fusedx/demo/model.fusedx/encoder.onnx.data",
     "fusedx/kernels/chain/chain.cu",

@@ -53,7 +53,7 @@ struct Manifest {
     Schedule schedule;
     bool apply_exif_orientation = false;
     std::string probabilities;  // for people
-    std::string precision, encoder_precision = "fp32";
+    std::string precision, encoder_precision = "fp32", default_sampler = "auto";
     WeightFormat weights = WeightFormat::fp32;  // `precision`
     int64_t default_draws = 1;
     uint64_t default_seed = 0;

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from fusedx.engine import sampler
 from fusedx.engine.chain_runner import Encoded
 from fusedx.engine.denoiser import StoredDenoiser
 from fusedx.engine.errors import ConfigError, UnavailableError
 from fusedx.engine.memory import release_pages
+from fusedx.engine.sampler import SEQUENTIAL, Chains, Plan
 from fusedx.kernels import native_module
 
 
@@ -56,10 +56,10 @@ class NativeChains:
         """Memory of the packed weights."""
         return int(self._chain.weight_bytes)
 
-    def run(self, encoded: Encoded, noise: np.ndarray, *, keep: bool) -> sampler.Chains:
+    def run(self, encoded: Encoded, noise: np.ndarray, *, keep: bool, plan: Plan = SEQUENTIAL) -> Chains:
         """See :class:`fusedx.engine.chain_runner.ChainRunner`."""
         scores, states = self._chain.run(self._inputs(encoded), np.ascontiguousarray(noise, np.float64), keep)
-        return sampler.Chains(scores=scores, states=states)
+        return Chains(scores=scores, states=states)
 
     def eps(self, encoded: Encoded, y: np.ndarray, step: int) -> np.ndarray:
         """See :class:`fusedx.engine.chain_runner.ChainRunner`."""

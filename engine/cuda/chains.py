@@ -18,7 +18,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from fusedx.engine import sampler
 from fusedx.engine.chain_runner import Encoded, entries
 from fusedx.engine.cuda.buckets import ROW_BUCKETS, bucket, pieces
 from fusedx.engine.cuda.context import Context
@@ -26,6 +25,7 @@ from fusedx.engine.cuda.encoding import DeviceEncoding
 from fusedx.engine.cuda.tables import DeviceTables
 from fusedx.engine.denoiser import DenoiserTables
 from fusedx.engine.manifest import MAP_POINTS, Network
+from fusedx.engine.sampler import SEQUENTIAL, Chains, Plan, dense_points, map_mean
 from fusedx.engine.schedule import Schedule, chain_program
 from fusedx.kernels.conditional_layer import variants
 from fusedx.kernels.conditional_layer.triton import conditional_layer, projected_layer
@@ -84,16 +84,16 @@ class CudaChains:
         self._near, self._far = (1 - distance).double(), distance.double()  # float32 values, as published
         self._buffers: dict[tuple[int, bool], _Buffers] = {}
 
-    def run(self, encoded: Encoded, noise: np.ndarray, *, keep: bool) -> sampler.Chains:
+    def run(self, encoded: Encoded, noise: np.ndarray, *, keep: bool, plan: Plan = SEQUENTIAL) -> Chains:
         """See :class:`fusedx.engine.chain_runner.ChainRunner`."""
         with self._context.working():
             prior, feature = self._entries(encoded)
-            z = sampler.dense_points(noise[0], noise[1])[None] if self._v2 else noise
+            z = dense_points(noise[0], noise[1])[None] if self._v2 else noise
             rows = z.reshape(len(z), -1, z.shape[-1])
             # Rows repeat the entries in their order, once a draw.
             states = [self._piece(rows, prior, feature, piece, keep) for piece in pieces(rows.shape[1], self._most_rows(keep))]
         kept = np.concatenate(states, axis=1).reshape(-1, *z.shape[1:])
-        return sampler.Chains(scores=sampler.map_mean(kept[-1]) if self._v2 else kept[-1], states=kept)
+        return Chains(scores=map_mean(kept[-1]) if self._v2 else kept[-1], states=kept)
 
     def eps(self, encoded: Encoded, y: np.ndarray, step: int) -> np.ndarray:
         """See :class:`fusedx.engine.chain_runner.ChainRunner`."""
@@ -135,7 +135,7 @@ class CudaChains:
         if not self._v2:
             return encoded.on_device("prior").double(), encoded.on_device("feature")
         points = [encoded.on_device(name).double()[:, None] for name in ("y_global", "y_local")]
-        dense = self._near * points[0] + self._far * points[1]  # [B,6,C]; sampler.dense_points, operation by operation
+        dense = self._near * points[0] + self._far * points[1]  # [B,6,C]; dense_points, operation by operation
         return dense.flatten(0, 1), encoded.on_device("fused_feature").repeat_interleave(MAP_POINTS, dim=0)
 
     def _piece(self, rows: np.ndarray, prior: torch.Tensor, feature: torch.Tensor, piece: slice, keep: bool) -> np.ndarray:

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from fusedx.engine import sampler
 from fusedx.engine.backends import constant_half
 from fusedx.engine.chain_runner import Encoded, priors
 from fusedx.engine.cuda import driver
@@ -22,6 +21,7 @@ from fusedx.engine.cuda.memory import DeviceMemory
 from fusedx.engine.denoiser import DenoiserTables
 from fusedx.engine.errors import UnavailableError
 from fusedx.engine.manifest import MAP_POINTS, Network
+from fusedx.engine.sampler import SEQUENTIAL, Chains, Plan, dense_points, map_mean
 from fusedx.engine.schedule import Schedule, chain_program
 
 log = logging.getLogger("fusedx")
@@ -68,7 +68,7 @@ class PersistentChains:
             memory.synchronize()
         log.info("%s", self._kernel.describe())
 
-    def run(self, encoded: Encoded, noise: np.ndarray, *, keep: bool) -> sampler.Chains:
+    def run(self, encoded: Encoded, noise: np.ndarray, *, keep: bool, plan: Plan = SEQUENTIAL) -> Chains:
         """See :class:`ChainRunner`."""
         with self._memory.exclusive():
             prior, mean, start = self._start(encoded, noise)  # start [D,B,C] or [D,B,6,C]
@@ -80,7 +80,7 @@ class PersistentChains:
             z = None if self._v2 else noise.swapaxes(1, 2).reshape(self._steps, -1, classes)
             states = self._rows(rows, z, conditions, entry, keep=keep)
         kept = states.reshape(len(states), -1, draws, classes).swapaxes(1, 2).reshape(len(states), *start.shape)
-        return sampler.Chains(scores=sampler.map_mean(kept[-1]) if self._v2 else kept[-1], states=kept)
+        return Chains(scores=map_mean(kept[-1]) if self._v2 else kept[-1], states=kept)
 
     def eps(self, encoded: Encoded, y: np.ndarray, step: int) -> np.ndarray:
         """See :class:`ChainRunner`.  A chain of one step, whose update returns eps."""
@@ -118,7 +118,7 @@ class PersistentChains:
         """(prior [M,C], mean of the posterior [M,C] or None for zero, start [D,B,C] or [D,B,6,C])."""
         prior = priors(encoded, v2=self._v2)
         if self._v2:
-            return prior, None, sampler.dense_points(noise[0], noise[1])
+            return prior, None, dense_points(noise[0], noise[1])
         mean = None if self._noise_prior else prior
         return prior, mean, noise[0] if mean is None else mean + noise[0]
 

@@ -24,6 +24,7 @@ from fusedx.engine.encoder.tensorrt import PRECISIONS as ENCODERS
 from fusedx.engine.engine import Engine, Result
 from fusedx.engine.errors import ConfigError, InputError, UnavailableError, require_int
 from fusedx.engine.limits import MAX_DRAWS, MAX_SEED
+from fusedx.engine.sampling import Sampling
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,7 @@ class EdgeModel:
             check_frame(one, self.gpu.index)
         with self._memory.exclusive():  # the encoder's outputs are read here, before anyone else runs it
             digests = [self._frames.digest(one) for one in frames]
-            results, seconds = self.engine.predict(frames, lambda: digests, seed=seed, draws=draws)  # type: ignore[arg-type]
+            results, seconds = self.engine.predict(frames, lambda: digests, Sampling(draws, seed))  # type: ignore[arg-type]
         share = {stage: s / len(frames) for stage, s in seconds.items()}
         found = [self._classified(result, digest, share) for result, digest in zip(results, digests, strict=True)]
         return found if isinstance(frame, (list, tuple)) else found[0]

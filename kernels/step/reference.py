@@ -7,6 +7,21 @@ from __future__ import annotations
 
 import numpy as np
 
+#: Bits after the binary point of the state as the denoiser sees it, by the precision of its weights: as fine as the arithmetic behind it
+#: can tell apart.  Measured: the final state moves by 2e-7 at most in float formats and by 2e-4 in integer ones, whose own error is 9e-4.
+STATE_BITS = {"fp32": 18, "bf16": 18, "fp16": 18, "int8": 10, "int4": 10}
+
+
+def on_grid(y: np.ndarray, bits: int | None) -> np.ndarray:
+    """float64 y to the nearest multiple of 2^-bits, ties to even; None leaves it alone.
+
+    Adding 1.5 * 2^(52 - bits) leaves no bit below 2^-bits in a double (of values beyond 2^(50 - bits) fewer), and no library has a say.
+    """
+    if bits is None:
+        return y
+    shift = 1.5 * 2.0 ** (52 - bits)
+    return (y + shift) - shift
+
 
 def posterior_step(
     y: np.ndarray,

@@ -21,6 +21,7 @@ _HOMES = {
     "Prediction": "fusedx.prediction",
     "Failure": "fusedx.prediction",
     "ReadOptions": "fusedx.inputs",
+    "Sampler": "fusedx.engine.sampling",
     "compile_checkpoint": "fusedx.compiler",
     "FusedxError": "fusedx.engine.errors",
     "CheckpointError": "fusedx.engine.errors",
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from fusedx.engine.errors import InputError as InputError
     from fusedx.engine.errors import ModelFormatError as ModelFormatError
     from fusedx.engine.errors import UnavailableError as UnavailableError
+    from fusedx.engine.sampling import Sampler as Sampler
     from fusedx.inputs import ReadOptions as ReadOptions
     from fusedx.model import Model as Model
     from fusedx.model import load as load

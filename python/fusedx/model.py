@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
 from types import NoneType
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from fusedx.engine.engine import Engine, Result
 from fusedx.engine.errors import ConfigError, FusedxError, InputError, require_int
 from fusedx.engine.limits import MAX_DRAWS, MAX_SEED
 from fusedx.engine.manifest import Manifest
+from fusedx.engine.sampling import Sampler, Sampling
 from fusedx.inputs import Picture, ReadOptions, read
 from fusedx.log import follow_environment, log
 from fusedx.opening import find_device, open_engine
@@ -36,6 +37,7 @@ def load(
     precision: str | None = None,
     backend: str = "auto",
     *,
+    sampler: Sampler | str | None = None,
     encoder: str = "auto",
     encoder_threads: int | None = None,
     graphs: bool = True,
@@ -50,6 +52,8 @@ def load(
     CPU (int4 takes a while to pack: compile it so) and in bf16, fp16 or fp8 on a GPU, which takes no model compiled otherwise.
     backend, for the denoising chain: auto | native | python on a CPU, auto | triton | persistent on a GPU.
     encoder: auto | openvino | onnxruntime | torch | reference on a CPU, auto | tensorrt | torch | torch-eager (uncompiled) on a GPU.
+    sampler, where a request names none: sequential | parallel | auto, or a :class:`fusedx.Sampler`; None as compiled.  It changes how
+    long an answer takes, and not one bit of it.
     ``auto`` takes the first that is usable (``fusedx doctor`` says which are) and ``Model.runtime`` says which it was; nothing falls
     back to another device.
 
@@ -68,6 +72,7 @@ def load(
             raise ConfigError(f"{name} must be True or False, got {value!r}")
     if not isinstance(read_options, (ReadOptions, NoneType)):
         raise ConfigError(f"read_options must be a fusedx.ReadOptions, got {type(read_options).__name__}")
+    sampler = None if sampler is None else Sampler.of(sampler)
     follow_environment()
     gpu = find_device(device, precision)  # before the files are read: it is the quicker to fail
     compiled = open_model(path, verify=verify)
@@ -78,7 +83,7 @@ def load(
     options = read_options or ReadOptions()
     if options.exif_orientation is None:
         options = replace(options, exif_orientation=compiled.manifest.preprocessing.exif_orientation)
-    model = Model(compiled, engine, "cpu" if gpu is None else f"cuda:{gpu.index}", preparation, options)
+    model = Model(compiled, engine, "cpu" if gpu is None else f"cuda:{gpu.index}", preparation, options, sampler)
     how = model.runtime
     log.info(
         "loaded %s: %s, encoder %s (%s), backend %s (%s)",
@@ -92,17 +97,33 @@ def usable_processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+class Settings(TypedDict, total=False):
+    """What :meth:`Model.classify` and :meth:`Model.stream` take by name; None and what is left out are the model's own."""
+
+    draws: int | None
+    seed: int | None
+    start: str | None
+    sampler: Sampler | str | None
+
+
 class Model:
     """Made by :func:`fusedx.load`.  May be shared between threads."""
 
     def __init__(
-        self, compiled: CompiledModel, engine: Engine, device: str, preparation: Preparation, read_options: ReadOptions
+        self,
+        compiled: CompiledModel,
+        engine: Engine,
+        device: str,
+        preparation: Preparation,
+        read_options: ReadOptions,
+        sampler: Sampler | None = None,
     ) -> None:
         self._compiled = compiled
         self._engine = engine
         self._device = device
         self._preparation = preparation
         self._read_options = read_options
+        self._sampler = Sampler(compiled.manifest.default_sampler) if sampler is None else sampler
         self._process = os.getpid()
 
     @property
@@ -138,18 +159,18 @@ class Model:
         }
 
     @overload
-    def classify(  # type: ignore[overload-overlap]  # a str is a sequence of str, and a path here
-        self, x: Source, *, draws: int | None = None, seed: int | None = None
-    ) -> Prediction: ...
+    def classify(self, x: Source, **sampling: Unpack[Settings]) -> Prediction: ...  # type: ignore[overload-overlap]  # a str is a path here
     @overload
-    def classify(self, x: Sequence[Source], *, draws: int | None = None, seed: int | None = None) -> list[Prediction]: ...
+    def classify(self, x: Sequence[Source], **sampling: Unpack[Settings]) -> list[Prediction]: ...
 
-    def classify(self, x: Any, *, draws: int | None = None, seed: int | None = None) -> Prediction | list[Prediction]:
+    def classify(self, x: Any, **sampling: Unpack[Settings]) -> Prediction | list[Prediction]:
         """Classify one picture, or a list of them as one batch.
 
         x: a path, a PIL image, a uint8 array [H,W] or [H,W,3], or a list or tuple of these.  On a GPU also an array in its memory that
         has ``__dlpack__`` or ``__cuda_array_interface__``, read in place: leave it unchanged until the answer.
         draws: independent chains to average (None: the model's default, 1 as published).  seed: of the noise, 0 to 2^64-1.
+        start: of a DiffMIC chain, published | matched | mean; see :class:`fusedx.engine.sampling.Sampling`.
+        sampler: sequential | parallel | auto or a :class:`fusedx.Sampler`; the same answer in another time.
         The same picture, seed and draws give the same bits alone and inside any batch.
 
         Raises InputError for a picture that cannot be used (see its ``reason``), ConfigError for an impossible setting.
@@ -157,11 +178,11 @@ class Model:
         if isinstance(x, (list, tuple)):
             if not x:
                 raise ConfigError("classify was given an empty list")
-            return self._predict([self._item(source) for source in x], self._draws(draws), self._seed(seed))
-        return self._predict([self._item(x)], self._draws(draws), self._seed(seed))[0]
+            return self._predict([self._item(source) for source in x], self._sampling(**sampling))
+        return self._predict([self._item(x)], self._sampling(**sampling))[0]
 
     def stream(
-        self, sources: Iterable[Source], batch_size: int = 16, *, draws: int | None = None, seed: int | None = None
+        self, sources: Iterable[Source], batch_size: int = 16, **sampling: Unpack[Settings]
     ) -> Iterator[Prediction | Failure]:
         """Classify any number of pictures, in order; the next batch is read while this one is computed.
 
@@ -172,19 +193,26 @@ class Model:
         batch_size = require_int("batch_size", batch_size, 1, 1 << 20)
         if isinstance(sources, (str, bytes, bytearray, os.PathLike, np.ndarray)):
             raise ConfigError("stream takes an iterable of pictures; use classify for one")
-        return self._stream(iter(sources), batch_size, self._draws(draws), self._seed(seed))
+        return self._stream(iter(sources), batch_size, self._sampling(**sampling))
 
     def trace(
-        self, x: np.ndarray, noise: np.ndarray | tuple[np.ndarray, np.ndarray] | None = None, *, seed: int | None = None
+        self,
+        x: np.ndarray,
+        noise: np.ndarray | tuple[np.ndarray, np.ndarray] | None = None,
+        *,
+        seed: int | None = None,
+        sampler: Sampler | str = "sequential",
     ) -> dict[str, np.ndarray]:
         """Every intermediate array of the computation, by the names of tests/golden/README.md.
 
         x: float32 [B,3,224,224], already normalised; on a GPU also in its memory.  noise: [T,B,C] (diffmic-v1) or
         [2,B,C] = (u_global, u_local) (diffmic-v2); None draws it from ``seed`` and the bytes of each x.  ``trajectory`` is the start
-        and the state after every step: [T+1,B,C], v2 [steps+1,B,C,6,6].  Raises ConfigError for arrays of a wrong shape or with NaN.
+        and the state after every step: [T+1,B,C], v2 [steps+1,B,C,6,6].  With another sampler the same arrays, and ``sweeps``, ``rows``,
+        ``sequential_steps`` int64 [B] and ``residual`` float64 [B], the largest |y - G(y before)| of any step and class, with every eps
+        evaluated anew.  Raises ConfigError for arrays of a wrong shape or with NaN.
         """
         self._check_process()
-        return self._engine.trace(self._preparation.images(x), noise, seed=self._seed(seed))
+        return self._engine.trace(self._preparation.images(x), noise, seed=self._seed(seed), sampler=Sampler.of(sampler))
 
     @property
     def ready(self) -> bool:
@@ -239,26 +267,36 @@ class Model:
                 return Failure(name, "too_large", f"{name}: not enough memory to decode it")
             return Failure(name, error.reason, str(error))
 
-    def _predict(self, items: list[Item], draws: int, seed: int) -> list[Prediction]:
+    def _sampling(self, **given: Unpack[Settings]) -> Sampling:
+        """Settings of a request; what is not given, or None, is the model's."""
+        wish: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        if unknown := set(wish) - set(Settings.__annotations__):
+            raise ConfigError(f"there is no setting {', '.join(sorted(unknown))}; there is: {', '.join(Settings.__annotations__)}")
+        wish["draws"] = self._draws(wish.get("draws"))
+        wish["seed"] = self._seed(wish.get("seed"))
+        wish["sampler"] = Sampler.of(wish.get("sampler", self._sampler))
+        return Sampling(**wish)
+
+    def _predict(self, items: list[Item], sampling: Sampling) -> list[Prediction]:
         predictions = []
-        for result in self._results(items, draws, seed):
+        for result in self._results(items, sampling):
             if isinstance(result, Failure):
                 raise InputError(result.reason, result.message)
             predictions.append(result)
         return predictions
 
-    def _results(self, items: list[Item], draws: int, seed: int) -> list[Prediction | Failure]:
+    def _results(self, items: list[Item], sampling: Sampling) -> list[Prediction | Failure]:
         self._check_process()
         images, digests = self._preparation.stage(items)
         digests = cache(digests)
-        results, seconds = self._engine.predict(images, digests, seed=seed, draws=draws)
+        results, seconds = self._engine.predict(images, digests, sampling)
         share = {stage: s / len(items) for stage, s in seconds.items()}
         return [
-            self._prediction(item, sha256, result, share, draws, seed)
+            self._prediction(item, sha256, result, share, sampling)
             for item, sha256, result in zip(items, digests(), results, strict=True)
         ]
 
-    def _stream(self, sources: Iterator[Source], batch_size: int, draws: int, seed: int) -> Iterator[Prediction | Failure]:
+    def _stream(self, sources: Iterator[Source], batch_size: int, sampling: Sampling) -> Iterator[Prediction | Failure]:
         workers = min(batch_size, usable_processors())
         with ThreadPoolExecutor(workers, thread_name_prefix="fusedx-read") as pool:
             broken: list[Exception] = []
@@ -286,7 +324,7 @@ class Model:
                     batch = [future.result() for future in ahead]
                     ahead = submit()
                     good = [item for item in batch if isinstance(item, Item)]
-                    predictions = iter(self._results(good, draws, seed) if good else ())
+                    predictions = iter(self._results(good, sampling) if good else ())
                     for item in batch:
                         yield item if isinstance(item, Failure) else next(predictions)
             finally:
@@ -295,7 +333,7 @@ class Model:
             raise broken[0]
 
     def _prediction(
-        self, item: Item, sha256: str, r: Result, share: dict[str, float], draws: int, seed: int
+        self, item: Item, sha256: str, r: Result, share: dict[str, float], sampling: Sampling
     ) -> Prediction | Failure:
         if not r.finite:
             return Failure(item.source, "not_finite", f"{item.source}: the model's weights overflow on this image; there is no result")
@@ -307,19 +345,19 @@ class Model:
             scores=r.scores,
             prior=r.prior,
             classes=self.classes,
-            draws=draws,
+            draws=sampling.draws,
             stability=r.stability,
             image_sha256=sha256,
             patch_locations=r.patch_locations,
             saliency=r.saliency,
-            timing=item.timing | share,
+            timing=item.timing | share | r.work,
             provenance={
                 "model": self._compiled.path.name,
                 "model_sha256": self.digest,
                 "fusedx": fusedx.__version__,
                 "family": self.manifest.family,
                 "task": self.manifest.task,
-                "seed": seed,
+                "seed": sampling.seed,
                 **self.runtime,
                 "input": item.notes,
             },

@@ -12,6 +12,7 @@ from fusedx.engine.encoder import open_encoder
 from fusedx.engine.engine import Engine
 from fusedx.engine.errors import ConfigError, UnavailableError
 from fusedx.engine.manifest import PRECISIONS
+from fusedx.engine.sampler.cost import BUILT_IN
 from fusedx.preparation import CudaPreparation, HostPreparation, Preparation
 
 
@@ -67,8 +68,9 @@ def open_engine(
     m = compiled.manifest
     # The encoder first: it needs the most memory while it loads, and gives half of it back.
     opened = open_encoder(encoder, compiled.encoder, encoder_threads)
+    costs = BUILT_IN
     chains = open_chains(backend, compiled.stored_denoiser().in_precision(precision), m.schedule)
-    return Engine(m.network, m.schedule, m.task, opened, chains), HostPreparation()
+    return Engine(m.network, m.schedule, m.task, opened, chains, costs), HostPreparation()
 
 
 def _cuda_opener() -> Any:

@@ -19,7 +19,8 @@ class Prediction:
     draws: independent chains averaged.  stability: share of draws whose own label is ``label``, 0..1.
     image_sha256: of the decoded 8-bit RGB pixels.  patch_locations: int64 [6,2], (row, column) of the regions in pixels of the
     224x224 input.  saliency: float32 [C,7,7].
-    timing: seconds by stage; read and preprocess are this image's own, encoder and chain its share of the batch.
+    timing: seconds by stage; read and preprocess are this image's own, encoder and chain its share of the batch.  Also what its chains
+    took: ``sweeps`` (evaluations of the denoiser that they had rows in), ``rows``, ``sequential_steps`` (taken one at a time).
     provenance: everything that the result depends on.
     """
 

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,8 +15,9 @@ import pytest
 from fusedx.engine import sampler
 from fusedx.engine.backends import Condition, constant_half
 from fusedx.engine.backends.python import PythonDenoiser
+from fusedx.engine.chain_runner import HostChains
 from fusedx.engine.denoiser import DenoiserTables
-from fusedx.engine.schedule import Schedule, chain_program, ddim_coefficients, posterior_coefficients
+from fusedx.engine.schedule import Schedule, chain_program
 from fusedx.kernels import conditional_layer as layer
 from fusedx.kernels import native_module
 from fusedx.kernels.conditional_layer import packed
@@ -90,13 +92,13 @@ class LayerDenoiser:
         return layer.run_projected(u, self.third, a["scale3"], a["shift3"], step, *last)
 
 
-def readable(denoiser, arrays: dict, family: str, encoded: dict[str, np.ndarray], noise: np.ndarray, noise_prior: bool = False):
-    of = schedule(len(arrays["scale1"]))
-    if family == "ddim":
-        ends = encoded["y_global"], encoded["y_local"]
-        return sampler.ddim_chain(denoiser, ddim_coefficients(of), *ends, encoded["fused_feature"], noise, keep=True)
-    prior, feature = encoded["prior"], encoded["feature"]
-    return sampler.posterior_chain(denoiser, posterior_coefficients(of), prior, feature, noise, noise_prior=noise_prior, keep=True)
+def readable(
+    denoiser, arrays: dict, family: str, encoded: dict[str, np.ndarray], noise: np.ndarray, noise_prior: bool = False,
+    precision: str | None = None,
+) -> sampler.Chains:  # fmt: skip
+    name = "diffmic-v2" if family == "ddim" else "diffmic-v1"
+    shape = SimpleNamespace(family=name, noise_prior=noise_prior)  # a Network has at least two classes
+    return HostChains(shape, schedule(len(arrays["scale1"])), denoiser, precision).run(encoded, noise, keep=True)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

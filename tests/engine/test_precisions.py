@@ -196,7 +196,7 @@ def test_derived_coefficients_are_the_files(compiled):
     model = open_model(compiled("v2", "fp32"))
     stored, m = model.stored_denoiser(), model.manifest
     host = open_chains("python", stored, m.schedule)
-    derived = HostChains(m.network, m.schedule, host.denoiser)
+    derived = HostChains(m.network, m.schedule, host.denoiser, stored.precision)
     assert derived.run(encoded(model), noise(model), keep=False).scores.tobytes() == host.run(
         encoded(model), noise(model), keep=False
     ).scores.tobytes()

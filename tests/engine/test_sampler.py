@@ -7,7 +7,13 @@ import pytest
 
 from fusedx.engine import sampler
 from fusedx.engine.backends import Condition
+from fusedx.engine.chain_runner import HostChains
+from fusedx.engine.manifest import Network
 from fusedx.engine.schedule import Schedule, ddim_coefficients, posterior_coefficients
+
+
+def network(family: str, classes: int, noise_prior: bool = False) -> Network:
+    return Network(family, classes, 4, "resnet18", "resnet18", 64, noise_prior=noise_prior, vit_width=64, vit_depth=1)
 
 
 class Toy:
@@ -36,10 +42,12 @@ class Toy:
 @pytest.mark.parametrize(("draws", "images"), [(1, 1), (3, 2)])
 def test_posterior_chain(steps: int, noise_prior: bool, draws: int, images: int) -> None:
     rng = np.random.default_rng(0)
-    toy, k = Toy(5), posterior_coefficients(Schedule("linear", 1e-4, 0.02, 1000, steps))
+    schedule = Schedule("linear", 1e-4, 0.02, 1000, steps)
+    toy, k = Toy(5), posterior_coefficients(schedule)
     prior, feature = rng.random((images, 5)), rng.random((images, 4))
     noise = rng.normal(size=(steps, draws, images, 5))
-    got = sampler.posterior_chain(toy, k, prior, feature, noise, noise_prior=noise_prior, keep=True)
+    shape, encoded = network("diffmic-v1", 5, noise_prior), {"prior": prior, "feature": feature}
+    got = HostChains(shape, schedule, toy).run(encoded, noise, keep=True)
     assert got.states.shape == (steps + 1, draws, images, 5) and toy.rows == [draws * images] * steps
     for d in range(draws):
         for i in range(images):
@@ -51,17 +59,19 @@ def test_posterior_chain(steps: int, noise_prior: bool, draws: int, images: int)
                 y = k.g0[t] * y0 + k.g1[t] * y + k.g2[t] * m + k.sigma[t] * noise[steps - t, d, i]
             y = (y - (1 - k.q[0]) * m - k.s[0] * toy.at(y, prior[i], feature[i], np.array(0))) / k.q[0]
             np.testing.assert_allclose(got.scores[d, i], y, rtol=1e-10)
-    short = sampler.posterior_chain(Toy(5), k, prior, feature, noise, noise_prior=noise_prior)
+    short = HostChains(shape, schedule, toy).run(encoded, noise, keep=False)
     assert short.states.shape[0] == 2 and short.scores.tobytes() == got.scores.tobytes()
 
 
 @pytest.mark.parametrize(("draws", "images"), [(1, 1), (3, 2)])
 def test_ddim_on_six_points_is_ddim_on_the_whole_map(draws: int, images: int) -> None:
     rng = np.random.default_rng(1)
-    toy, k = Toy(4), ddim_coefficients(Schedule("linear", 1e-4, 0.02, 1000, 10))
+    schedule = Schedule("linear", 1e-4, 0.02, 1000, 10)
+    toy, k = Toy(4), ddim_coefficients(schedule)
     y_global, y_local, feature = rng.normal(size=(images, 4)), rng.normal(size=(images, 4)), rng.random((images, 4))
     noise = rng.random((2, draws, images, 4))
-    got = sampler.ddim_chain(toy, k, y_global, y_local, feature, noise, keep=True)
+    encoded = {"y_global": y_global, "y_local": y_local, "fused_feature": feature}
+    got = HostChains(network("diffmic-v2", 4), schedule, toy).run(encoded, noise, keep=True)
     assert toy.rows == [draws * images * 6] * 10
     d = np.float32(np.abs(np.subtract.outer(range(6), range(6)))) / np.float32(5)
     near, far = (np.float32(1) - d).astype(float)[..., None], d.astype(float)[..., None]

@@ -52,7 +52,7 @@ def describe(compiled: CompiledModel) -> str:
         ("classes", "\n".join(f"{i}  {name}" for i, name in enumerate(m.classes))),
         ("", f"({m.class_source})"),
         ("sampling", f"{s.steps} steps of {s.train_timesteps}, beta {s.beta_schedule} {s.beta_start:g} to {s.beta_end:g}"),
-        ("defaults", f"draws {m.default_draws}, seed {m.default_seed}"),
+        ("defaults", f"draws {m.default_draws}, seed {m.default_seed}, sampler {m.default_sampler}"),
         ("self test", _self_test(m.self_test)),
         ("devices", f"{_cpu(m)}\n{_gpu(m)}"),
         ("probability", m.probabilities),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from fusedx.engine.limits import MAX_DRAWS, MAX_SEED
+from fusedx.engine.limits import MAX_DRAWS, MAX_SEED, SAMPLER_KINDS
 
 if TYPE_CHECKING:
     from fusedx.model import Model
@@ -40,6 +40,10 @@ device_options = stacked(
         "--encoder", default="auto", show_default=True, metavar="NAME",
         help="Who runs the encoder: auto; openvino, onnxruntime, torch, reference on a CPU; tensorrt, torch, torch-eager on a GPU.",
     ),
+    click.option(
+        "--sampler", type=click.Choice(SAMPLER_KINDS),
+        help="Steps of a chain one by one, or many at a time; changes the time, no bit of a result.  [default: the model's]",
+    ),
 )  # fmt: skip
 noise_options = stacked(
     click.option(
@@ -59,10 +63,18 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Machine-read
 
 
 def open_model(
-    path: str, *, device: str, precision: str | None, backend: str, encoder: str, frame: int = 0, exif_orientation: str | None = None
+    path: str,
+    *,
+    device: str,
+    precision: str | None,
+    backend: str,
+    encoder: str,
+    sampler: str | None = None,
+    frame: int = 0,
+    exif_orientation: str | None = None,
 ) -> Model:
     """``fusedx.load`` with the picture options of the command line."""
     import fusedx
 
     reading = fusedx.ReadOptions(exif_orientation=exif_orientation, frame=frame)
-    return fusedx.load(path, device, precision, backend, encoder=encoder, read_options=reading)
+    return fusedx.load(path, device, precision, backend, encoder=encoder, sampler=sampler, read_options=reading)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 
 from fusedx.engine.backends.python import PythonDenoiser
+from fusedx.engine.chain_runner import HostChains
 from fusedx.engine.denoiser import DenoiserTables
-from fusedx.engine.sampler import ddim_chain, posterior_chain
 from fusedx.engine.schedule import Schedule, ddim_coefficients, posterior_coefficients
 from fusedx.kernels.chain import ChainPlan, pack_weight, pad, plan
 from fusedx.kernels.chain.reference import ChainInputs, rounded, values
@@ -71,12 +72,9 @@ def small_plan(dtype: str, feature_dim: int, classes: int, rows: int, blocks: in
 def expected(p: Problem) -> np.ndarray:
     """states float64 [T + 1, R, C] of the engine's own sampler in double precision."""
     tables = DenoiserTables(**{n: a.astype(np.float64) for n, a in p.tables.arrays().items()})
-    denoiser = PythonDenoiser(tables)
-    if p.family == "posterior":
-        k = posterior_coefficients(p.schedule)
-        states = posterior_chain(denoiser, k, p.prior, p.feature, p.noise, noise_prior=p.noise_prior, keep=True).states
-    else:
-        states = ddim_chain(denoiser, ddim_coefficients(p.schedule), p.prior, p.other, p.feature, p.noise, keep=True).states
+    shape = SimpleNamespace(family="diffmic-v2" if p.family == "ddim" else "diffmic-v1", noise_prior=p.noise_prior)
+    encoded = {"prior": p.prior, "feature": p.feature, "y_global": p.prior, "y_local": p.other, "fused_feature": p.feature}
+    states = HostChains(shape, p.schedule, PythonDenoiser(tables)).run(encoded, p.noise, keep=True).states
     return states.reshape(len(states), -1, states.shape[-1])
 
 
