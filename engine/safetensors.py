@@ -20,7 +20,7 @@ from fusedx.engine.manifest import parse_json
 
 _MAX_HEADER = 1 << 20
 #: BF16 comes as its bits, since numpy has no such type.
-_DTYPES: dict[str, np.dtype[Any]] = {
+DTYPES: dict[str, np.dtype[Any]] = {
     "F64": np.dtype("<f8"),
     "F32": np.dtype("<f4"),
     "F16": np.dtype("<f2"),
@@ -28,7 +28,7 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "I8": np.dtype("i1"),
     "U8": np.dtype("u1"),
 }
-_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 #: Where the first tensor starts is a multiple of this, so that every tensor of a whole number of lines starts on one.
 _ALIGNMENT = 64
 
@@ -81,9 +81,9 @@ def _tensors(data: memoryview, header: dict[str, Any]) -> dict[str, np.ndarray]:
     arrays: dict[str, np.ndarray] = {}
     spans = []
     for name, entry in header.items():
-        dtype = _DTYPES.get(str(entry["dtype"]))
+        dtype = DTYPES.get(str(entry["dtype"]))
         if dtype is None:
-            raise ValueError(f"{name[:80]} has dtype {str(entry['dtype'])[:20]}; expected {' or '.join(_DTYPES)}")
+            raise ValueError(f"{name[:80]} has dtype {str(entry['dtype'])[:20]}; expected {' or '.join(DTYPES)}")
         shape, (start, end) = entry["shape"], entry["data_offsets"]
         if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in [*shape, start, end]):
             raise ValueError(f"{name[:80]} has a malformed shape or offsets")

@@ -1,7 +1,8 @@
-"""What a run is expected to cost, and the plan that costs least: host arithmetic on measured times, nothing else.
+"""What a run is expected to take, and the plan that takes least: host arithmetic on measured times, nothing else.
 
-An evaluation of R rows takes seconds(R); a parallel run of T steps with r rows a chain and sweep takes about T / gain(r) of them.  Gains
-are measured on trained and untrained denoisers (docs/measured.md).
+An evaluation of the denoiser with R rows takes seconds(R), which grows slowly while reading the weights is the limit.  A sequential run of
+T steps of n chains is T evaluations of n rows.  A parallel run whose chains have r rows each in a sweep is about T / gain(r) evaluations of
+n r rows, where gain(r), the steps that a sweep settles, is a property of denoisers and not of machines.
 """
 
 from __future__ import annotations
@@ -13,22 +14,24 @@ import numpy as np
 from fusedx.engine.sampler.plan import SEQUENTIAL, Plan
 from fusedx.engine.sampling import Sampler
 
-#: Rows of an evaluation that are considered.
-ROWS = (8, 12, 16, 20, 24, 32, 48, 64)
+#: Rows of a sweep that are considered.
+SWEEPS = (8, 12, 16, 20, 24, 32, 48, 64, 96, 128)
+#: gain(r) = factor r^exponent by the grid that the denoiser sees its state on (kernels.step.STATE_BITS), fitted to the trained full-width
+#: denoiser (docs/measured.md): on a coarser grid a guess is right sooner.
+GAIN = {18: (0.71, 0.72), 10: (1.2, 0.60)}
 
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """Of one denoiser on one machine.  rows: increasing; seconds: of one evaluation with so many rows, the same length.
+    """Of one denoiser on one machine.
 
-    gain(r) = first * r ^ exponent: steps a sweep of a chain that has r rows of it.
+    rows: increasing; seconds: of one evaluation with so many rows.  gain: (factor, exponent).  source: where the seconds are from.
     """
 
     rows: tuple[int, ...]
     seconds: tuple[float, ...]
-    first: float = 0.87
-    exponent: float = 0.67
-    source: str = "built in"
+    gain: tuple[float, float] = GAIN[18]
+    source: str = "given"
 
     def evaluation(self, rows: int) -> float:
         """Seconds of one evaluation; beyond the last measured number of rows in proportion to them."""
@@ -36,33 +39,45 @@ class Costs:
             return self.seconds[-1] * rows / self.rows[-1]
         return float(np.interp(rows, self.rows, self.seconds))
 
-    def gain(self, rows_each: float) -> float:
-        """Steps a sweep, at least one."""
-        return max(1.0, self.first * rows_each**self.exponent)
+    def settled(self, rows_each: int, steps: int) -> float:
+        """Steps of a chain that one sweep settles, with so many rows of it: at least one, at most all."""
+        factor, exponent = self.gain
+        return min(max(1.0, factor * rows_each**exponent), steps)
 
     def sequential(self, steps: int, chains: int) -> float:
-        """Seconds of T steps of some chains."""
+        """Seconds of a sequential run."""
         return steps * self.evaluation(chains)
 
     def parallel(self, steps: int, chains: int, rows: int) -> float:
-        """The same with a total of ``rows`` a sweep."""
+        """Seconds of a parallel run with ``rows`` rows a sweep, shared out over the chains."""
         each = max(1, min(rows // chains, steps))
-        return steps / min(self.gain(each), steps) * self.evaluation(each * chains)
+        return steps / self.settled(each, steps) * self.evaluation(each * chains)
 
     def choose(self, sampler: Sampler, *, steps: int, chains: int) -> Plan:
         """The plan for chains that run together."""
         if sampler.kind == "sequential" or steps == 1:
             return SEQUENTIAL
-        variant = sampler.variant or "picard"
-        candidates = [sampler.rows] if sampler.rows else [rows for rows in ROWS if rows >= 2 * chains]
-        if not candidates:
-            candidates = [2 * chains] if sampler.kind == "parallel" else []
-        best = min(candidates, key=lambda rows: self.parallel(steps, chains, rows), default=1)
-        if sampler.kind == "auto" and (not candidates or self.parallel(steps, chains, best) >= self.sequential(steps, chains)):
+        sweeps = [sampler.rows] if sampler.rows else [rows for rows in SWEEPS if rows >= 2 * chains]
+        if sampler.kind == "parallel":
+            sweeps = sweeps or [2 * chains]
+        if not sweeps:
             return SEQUENTIAL
-        least = self.evaluation(best) / self.evaluation(chains) if sampler.kind == "auto" else 0.0
-        return Plan(best, variant, least)
+        best = min(sweeps, key=lambda rows: self.parallel(steps, chains, rows))
+        # A Newton sweep takes 1 + C times the rows and settles fewer steps a row than they would alone (docs/measured.md).
+        variant = sampler.variant or "picard"
+        if sampler.kind == "parallel":
+            return Plan(best, variant)
+        if self.parallel(steps, chains, best) >= self.sequential(steps, chains):
+            return SEQUENTIAL
+        return Plan(best, variant, least_gain=self.evaluation(best) / self.evaluation(chains))
 
-
-#: Two cores of a Zen 4 processor, F = 6144, in float32.
-BUILT_IN = Costs((1, 8, 16, 24, 32, 64), (9.5e-3, 10.8e-3, 12.1e-3, 20.3e-3, 26.1e-3, 53.7e-3))
+    def table(self, steps: int, chains: tuple[int, ...] = (1, 2, 4, 16)) -> str:
+        """What ``auto`` would do, for people: a line for each number of chains that run together."""
+        lines = [f"{'chains':>6} {'sequential':>12} {'parallel':>12}  auto"]
+        for n in chains:
+            plan = self.choose(Sampler(), steps=steps, chains=n)
+            wish = self.choose(Sampler("parallel"), steps=steps, chains=n)
+            fast = self.parallel(steps, n, wish.rows)
+            chosen = "sequential" if plan.sequential else f"parallel, {plan.rows} rows a sweep"
+            lines.append(f"{n:6} {self.sequential(steps, n) * 1e3:9.1f} ms {fast * 1e3:9.1f} ms  {chosen}")
+        return "\n".join(lines)

@@ -12,7 +12,8 @@ from fusedx.engine.encoder import open_encoder
 from fusedx.engine.engine import Engine
 from fusedx.engine.errors import ConfigError, UnavailableError
 from fusedx.engine.manifest import PRECISIONS
-from fusedx.engine.sampler.cost import BUILT_IN
+from fusedx.engine.sampler import measured
+from fusedx.engine.sampler.cost import Costs
 from fusedx.preparation import CudaPreparation, HostPreparation, Preparation
 
 
@@ -68,8 +69,9 @@ def open_engine(
     m = compiled.manifest
     # The encoder first: it needs the most memory while it loads, and gives half of it back.
     opened = open_encoder(encoder, compiled.encoder, encoder_threads)
-    costs = BUILT_IN
     chains = open_chains(backend, compiled.stored_denoiser().in_precision(precision), m.schedule)
+    # In numpy a row is a read of the weights, so that rows cost what steps cost.
+    costs = measured.costs(precision, m.network.feature_dim) if chains.name == "native" else Costs((1,), (1.0,))
     return Engine(m.network, m.schedule, m.task, opened, chains, costs), HostPreparation()
 
 

@@ -50,6 +50,7 @@ def diagnose() -> dict[str, Any]:
         "library": library,
         "encoders": encoders,
         "backends": backends,
+        "sampler": sampler,
         "packages": packages,
         "dicom": dicom,
         "threads": threads,
@@ -74,6 +75,30 @@ def cpu() -> dict[str, Any]:
     have = set(flags[1].split()) if flags else set()
     name = model[1] if model else platform.processor() or "unknown"
     return {"model": name, "instruction_sets": [flag for flag in _FLAGS if flag in have]}
+
+
+def sampler() -> dict[str, Any]:
+    """What ``auto`` expects here of one chain of 250 steps at the published width, by precision."""
+    from fusedx.engine.backends.native import why_not
+    from fusedx.engine.manifest import PRECISIONS
+    from fusedx.engine.sampler import measured
+    from fusedx.engine.sampling import Sampler
+
+    found: dict[str, Any] = {"reason": why_not(), "width": measured.WIDTHS[-1], "steps": 250, "source": None, "plans": []}
+    if found["reason"]:
+        return found
+    for precision in PRECISIONS:
+        costs = measured.costs(precision, found["width"])
+        plan = costs.choose(Sampler(), steps=250, chains=1)
+        fast = costs.choose(Sampler("parallel"), steps=250, chains=1)
+        found["source"] = costs.source
+        found["plans"].append({
+            "precision": precision,
+            "sequential": costs.sequential(250, 1),
+            "parallel": costs.parallel(250, 1, fast.rows),
+            "auto": "sequential" if plan.sequential else f"parallel, {plan.rows} rows a sweep",
+        })  # fmt: skip
+    return found
 
 
 def native() -> dict[str, Any]:

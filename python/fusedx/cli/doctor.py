@@ -7,23 +7,38 @@ from typing import Any
 
 import click
 
+from fusedx.cli import progress
 from fusedx.cli.options import json_option
 from fusedx.cli.text import facts, printable, table
 
 
 @click.command("doctor", short_help="Say what is installed and usable here.")
 @json_option
-def command(as_json: bool) -> None:
+@click.option("--calibrate", is_flag=True, help="First measure how long this machine takes, for the sampler's choices: half a minute.")
+def command(as_json: bool, calibrate: bool) -> None:
     """Say what is installed, built and usable here, and why the rest is not.
 
     \b
     fusedx doctor
     fusedx doctor --json > report.json
+    fusedx doctor --calibrate
     """
     from fusedx.cli.diagnosis import diagnose
 
+    if calibrate:
+        _calibrate()
     found = diagnose()
     click.echo(json.dumps(found, indent=1) if as_json else describe(found))
+
+
+def _calibrate() -> None:
+    """Measure this machine for the sampler and keep it."""
+    from fusedx.engine.sampler import measure, measured
+
+    machine = measured.this_machine()
+    with progress.stages("calibrate") as stage:
+        tables = measure.measure(lambda done, total, what: stage(what))
+    click.echo(f"kept in {printable(str(measured.write(machine, tables)))}\n", err=True)
 
 
 def describe(found: dict[str, Any]) -> str:
@@ -128,11 +143,21 @@ def _gpu(found: dict[str, Any]) -> str:
     )
 
 
+def _sampler(found: dict[str, Any]) -> str:
+    s = found["sampler"]
+    if s["reason"]:
+        return facts([("sampler", f"sequential: {s['reason']}")])
+    lines = [f"sampler: one chain of 250 steps at full width (F {s['width']}); times {s['source']}"]
+    rows = [(f"  {p['precision']}", f"{p['sequential'] * 1e3:.0f} ms", f"{p['parallel'] * 1e3:.0f} ms", p["auto"]) for p in s["plans"]]
+    return "\n".join([*lines, table(("  precision", "sequential", "parallel", "auto"), rows)])
+
+
 def _ready(found: dict[str, Any]) -> str:
     return facts([(f"ready to {task}" if task != "parquet" else "ready for Parquet", why or "yes") for task, why in found["ready"].items()])
 
 
 _SECTIONS = (
     ("fusedx", _machine), ("cpu", _cpu), ("threads", _threads), ("native", _native), ("library", _library), ("gpu", _gpu),
-    ("encoders", _choices("encoders")), ("backends", _choices("backends")), ("packages", _packages), ("dicom", _dicom), ("ready", _ready),
+    ("encoders", _choices("encoders")), ("backends", _choices("backends")), ("sampler", _sampler),
+    ("packages", _packages), ("dicom", _dicom), ("ready", _ready),
 )  # fmt: skip

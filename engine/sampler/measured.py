@@ -1,0 +1,112 @@
+"""Seconds of an evaluation of the denoiser, by machine, precision and width: built in, or measured here and kept.
+
+``fusedx doctor --calibrate`` measures.  The file is the user's own and may be gone, old or damaged: then the built-in times serve.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fusedx.engine.cache_folder import cache_folder, write_whole
+from fusedx.engine.sampler.cost import GAIN, Costs
+from fusedx.kernels.step import STATE_BITS
+
+log = logging.getLogger("fusedx")
+_FORMAT = 1
+
+#: Rows of the evaluations that are timed, and the widths F.
+ROWS = (1, 4, 8, 12, 16, 20, 24, 32, 48, 64, 128)
+WIDTHS = (512, 2048, 6144)
+
+#: F = 6144 on two cores of a Zen 4 processor (AVX-512, VNNI): milliseconds for ROWS, by precision.
+_BUILT_IN_MS = {
+    "fp32": (9.5, 10.2, 10.6, 10.8, 12.1, 16.3, 20.3, 26.1, 41.0, 53.7, 105.0),
+    "bf16": (4.7, 5.4, 7.2, 9.6, 12.8, 16.5, 20.3, 26.0, 40.0, 53.0, 105.0),
+    "fp16": (4.6, 5.6, 8.0, 11.4, 15.4, 19.0, 23.0, 29.0, 45.0, 59.0, 116.0),
+    "int8": (1.8, 2.0, 2.4, 3.0, 3.6, 4.8, 6.0, 8.0, 12.5, 16.5, 33.0),
+    "int4": (0.6, 1.1, 1.9, 2.7, 3.6, 4.8, 6.0, 8.0, 12.5, 16.5, 33.0),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What an evaluation's time depends on beside the denoiser."""
+
+    processor: str
+    isa: str
+    threads: int
+
+    @property
+    def file(self) -> Path:
+        """Where its times are kept."""
+        key = hashlib.sha256(f"{self.processor}|{self.isa}|{self.threads}".encode()).hexdigest()[:16]
+        return cache_folder() / f"sampler-costs-{key}.json"
+
+
+def this_machine() -> Machine:
+    """Needs the native module."""
+    from fusedx.kernels import native_module
+
+    module = native_module.require("sampler costs")
+    return Machine(processor(), module.isa(), module.threads())
+
+
+def processor() -> str:
+    """The processor's name as the system gives it, or an empty text."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        return ""
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(("model name", "Model"))), "")
+
+
+def costs(precision: str, width: int, machine: Machine | None = None) -> Costs:
+    """Of a native denoiser, F = ``width``: times of this machine if they were measured, those of the nearest width times F^2."""
+    tables = read(machine or this_machine())
+    source = "measured here" if tables.get(precision) else "built in, of another machine: fusedx doctor --calibrate"
+    by_width = tables.get(precision) or {6144: dict(zip(ROWS, (ms / 1e3 for ms in _BUILT_IN_MS[precision]), strict=True))}
+    nearest = min(by_width, key=lambda other: abs(math.log(other / width)))
+    scale = (width / nearest) ** 2
+    rows = sorted(by_width[nearest])
+    return Costs(tuple(rows), tuple(by_width[nearest][r] * scale for r in rows), GAIN[STATE_BITS[precision]], source)
+
+
+#: precision -> width -> rows -> seconds.
+Tables = dict[str, dict[int, dict[int, float]]]
+
+
+def write(machine: Machine, tables: Mapping[str, Mapping[int, Mapping[int, float]]]) -> Path:
+    """Keep what was measured; -> the file.  Raises OSError."""
+    machine.file.parent.mkdir(parents=True, exist_ok=True)
+    named = {"processor": machine.processor, "isa": machine.isa, "threads": machine.threads}
+    write_whole(machine.file, json.dumps({"format": _FORMAT, "machine": named, "seconds": tables}, indent=1).encode())
+    return machine.file
+
+
+def read(machine: Machine) -> Tables:
+    """What was measured on this machine; empty where nothing was, or where the file is not what :func:`write` makes."""
+    try:
+        content = json.loads(machine.file.read_bytes())
+        if content["format"] != _FORMAT:
+            return {}
+        return {precision: _by_width(by_width) for precision, by_width in content["seconds"].items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        log.warning("%s is not used: %s; fusedx doctor --calibrate makes it anew", machine.file, error)
+        return {}
+
+
+def _by_width(found: Any) -> dict[int, dict[int, float]]:
+    tables = {int(width): {int(rows): float(s) for rows, s in by_rows.items()} for width, by_rows in found.items()}
+    for width, by_rows in tables.items():
+        if width < 1 or 1 not in by_rows or min(by_rows) < 1 or not all(0 < s < math.inf for s in by_rows.values()):
+            raise ValueError(f"the times of width {width} are not positive seconds of 1 row and more")
+    return tables

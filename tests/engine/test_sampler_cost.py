@@ -1,0 +1,99 @@
+"""The sampler's choice: arithmetic on given times, and the file of measured ones, which anyone may have damaged."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from fusedx.engine.errors import ConfigError
+from fusedx.engine.sampler import measured
+from fusedx.engine.sampler.cost import Costs
+from fusedx.engine.sampling import Sampler
+
+FLAT = Costs((1, 64), (1.0, 1.0))  # rows cost nothing: a GPU, or weights far away
+STEEP = Costs((1, 64), (1.0, 64.0))  # a row costs what a step costs
+
+
+def test_rows_that_cost_nothing_are_taken() -> None:
+    plan = FLAT.choose(Sampler(), steps=250, chains=1)
+    assert plan.rows == 64 and plan.least_gain == 1.0
+    assert FLAT.choose(Sampler(), steps=1, chains=1).sequential
+
+
+@pytest.mark.parametrize("chains", [1, 2, 16, 1000])
+def test_rows_that_cost_steps_are_not(chains: int) -> None:
+    assert STEEP.choose(Sampler(), steps=250, chains=chains).sequential
+    assert not STEEP.choose(Sampler("parallel"), steps=250, chains=chains).sequential
+
+
+def test_a_wish_is_followed() -> None:
+    assert STEEP.choose(Sampler("parallel", 24, "newton"), steps=250, chains=1) == FLAT.choose(
+        Sampler("parallel", 24, "newton"), steps=250, chains=1
+    )
+    assert FLAT.choose(Sampler("sequential"), steps=250, chains=1).sequential
+    assert FLAT.choose(Sampler("auto", 24), steps=250, chains=1).rows == 24
+
+
+def test_more_than_was_measured_is_in_proportion() -> None:
+    assert STEEP.evaluation(128) == 128.0 and STEEP.evaluation(32) == pytest.approx(32.0)
+    assert FLAT.settled(64, 10) == 10 and FLAT.settled(1, 10) == 1.0
+
+
+@pytest.mark.parametrize("steps", [2, 10, 60, 250])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16", "int8", "int4"])
+def test_auto_is_the_cheapest_of_what_it_predicts(precision: str, steps: int) -> None:
+    costs = measured.costs(precision, 6144, measured.Machine("none", "none", 0))
+    for chains in (1, 2, 3, 4, 8, 16, 100):
+        plan = costs.choose(Sampler(), steps=steps, chains=chains)
+        took = costs.sequential(steps, chains) if plan.sequential else costs.parallel(steps, chains, plan.rows)
+        fixed = [costs.parallel(steps, chains, rows) for rows in (8, 12, 16, 20, 24, 32, 48, 64, 96, 128) if rows >= 2 * chains]
+        assert took == min([costs.sequential(steps, chains), *fixed])
+
+
+def test_the_table_names_each_choice() -> None:
+    text = FLAT.table(250)
+    assert "parallel, 64 rows a sweep" in text and len(text.splitlines()) == 5
+    assert "sequential" in STEEP.table(250).splitlines()[1]
+
+
+@pytest.mark.parametrize("wish", [
+    {"kind": "newton"}, {"kind": "parallel", "rows": 0}, {"rows": True}, {"rows": 1 << 20}, {"variant": "euler"},
+])  # fmt: skip
+def test_impossible_wishes(wish: dict) -> None:
+    with pytest.raises(ConfigError, match="sampler"):
+        Sampler(**wish)
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch) -> measured.Machine:
+    monkeypatch.setenv("FUSEDX_CACHE", str(tmp_path / "cache"))
+    return measured.Machine("a processor", "avx2", 2)
+
+
+def test_measured_times_are_kept_by_machine(machine: measured.Machine) -> None:
+    measured.write(machine, {"int8": {512: {1: 1e-3, 16: 2e-3}}})
+    assert measured.read(machine) == {"int8": {512: {1: 1e-3, 16: 2e-3}}}
+    assert measured.read(measured.Machine("a processor", "avx2", 4)) == {}
+    found = measured.costs("int8", 1024, machine)
+    assert found.source == "measured here" and found.evaluation(16) == pytest.approx(8e-3)
+    assert "built in" in measured.costs("fp32", 1024, machine).source
+
+
+@pytest.mark.parametrize("content", [
+    b"", b"\xff\xfe", b"null", b"[]", b"{}", b"[" * 100_000,
+    json.dumps({"format": 2, "seconds": {}}).encode(),
+    json.dumps({"format": 1, "seconds": []}).encode(),
+    json.dumps({"format": 1, "seconds": {"int8": {"512": {"4": 1.0}}}}).encode(),
+    json.dumps({"format": 1, "seconds": {"int8": {"512": {"1": -1.0}}}}).encode(),
+    json.dumps({"format": 1, "seconds": {"int8": {"512": {"1": math.inf}}}}).encode(),
+    json.dumps({"format": 1, "seconds": {"int8": {"x": {"1": 1.0}}}}).encode(),
+    json.dumps({"format": 1, "seconds": {"int8": {"0": {"1": 1.0}}}}).encode(),
+    json.dumps({"format": 1, "seconds": {"int8": {"512": 3}}}).encode(),
+])  # fmt: skip
+def test_a_damaged_file_is_not_used(machine: measured.Machine, content: bytes) -> None:
+    machine.file.parent.mkdir()
+    machine.file.write_bytes(content)
+    assert measured.read(machine) == {}
+    assert "built in" in measured.costs("int8", 6144, machine).source
