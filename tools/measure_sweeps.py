@@ -1,6 +1,6 @@
 """How far does the parallel sampler get a sweep?  A table of models against rows.
 
-    python tools/measure_sweeps.py MODEL.fusedx ... [--images DIR] [--pictures 4] [--rows 8 16 32 64]
+    python tools/measure_sweeps.py MODEL.fusedx ... [--images DIR] [--pictures 4] [--rows 8 16 32 64] [--precisions fp32 int8]
 
 One chain at a time.  Pictures are the first of --images, or uniform noise where there are none (random weights do not care).  The
 results are compared with the sequential sampler's: any differing bit ends the run with an error.
@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--images", type=pathlib.Path)
     parser.add_argument("--pictures", type=int, default=4)
     parser.add_argument("--rows", type=int, nargs="+", default=[8, 16, 32, 64])
+    parser.add_argument("--precisions", nargs="+", default=["fp32", "int8"])
     args = parser.parse_args()
     if args.images:
         pictures = sorted(args.images.glob("*.png"))[: args.pictures]
@@ -45,13 +46,14 @@ def main() -> None:
     print("| model | weights | steps | " + " | ".join(f"{n} rows: sweeps / steps a sweep / rows in all" for n in args.rows) + " |")
     print("|---" * (3 + len(args.rows)) + "|")
     for path in args.models:
-        model = fusedx.load(path)
-        steps = model.manifest.schedule.steps
-        cells = []
-        for rows in args.rows:
-            sweeps, evaluated = measure(model, pictures, rows)
-            cells.append(f"{sweeps:.1f} / {steps / sweeps:.1f} / {evaluated:.0f}")
-        print(f"| {path.stem} | {model.runtime['precision']} | {steps} | " + " | ".join(cells) + " |", flush=True)
+        for precision in args.precisions:
+            model = fusedx.load(path, precision=precision)
+            steps = model.manifest.schedule.steps
+            cells = []
+            for rows in args.rows:
+                sweeps, evaluated = measure(model, pictures, rows)
+                cells.append(f"{sweeps:.1f} / {steps / sweeps:.1f} / {evaluated:.0f}")
+            print(f"| {path.stem} | {precision} | {steps} | " + " | ".join(cells) + " |", flush=True)
 
 
 if __name__ == "__main__":
