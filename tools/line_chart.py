@@ -33,7 +33,7 @@ def draw(path: pathlib.Path, title: str, x_name: str, y_name: str, lines: Sequen
     across = sorted({v for line in lines for v in line.x})
     values = [v for line in lines for v in line.y]
     pad = 0.06 * (max(values) - min(values) or 1.0)
-    x = Scale(math.log2(across[0]), math.log2(across[-1]), plot.left + 8, plot.right - 8)
+    x = Scale(math.log2(across[0]), math.log2(max(across[-1], 2 * across[0])), plot.left + 8, plot.right - 8)
     y = Scale(min(values) - pad, max(values) + pad, plot.bottom, plot.top)
 
     canvas.text(24, 36, title, HEADING, INK, bold=True)

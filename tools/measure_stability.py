@@ -52,7 +52,7 @@ def measure(scores: np.ndarray, labels: np.ndarray) -> dict[str, object]:
         groups = scores[:, : draws // n * n].reshape(len(scores), -1, n, classes).mean(2).argmax(2)
         right[n] = share(groups == labels[:, None])
     return {"differs": share(own != majority[:, None]), "right": right,
-            "least_agreeing": float(100 * (votes.max(1) / draws < 0.9).mean())}
+            "below_90": float(100 * (votes.max(1) / draws < 0.9).mean())}
 
 
 def share(of: np.ndarray) -> tuple[float, float]:
@@ -68,7 +68,7 @@ def table(rows: list[dict]) -> str:
              "|---" * (6 + len(counts)) + "|"]
     for r in rows:
         cells = [r["model"], str(r["steps"]), r["start"], str(r["pictures"]), "{:.1f} +- {:.1f} %".format(*r["differs"]),
-                 f"{r['least_agreeing']:.0f} %", *("{:.1f}".format(r["right"][n][0]) for n in counts)]
+                 f"{r['below_90']:.0f} %", *("{:.1f}".format(r["right"][n][0]) for n in counts)]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -103,7 +103,7 @@ def ddim(model: Denoiser, f: Tensor, m: Tensor, start: Tensor, steps: int = 10) 
     for t in np.arange(steps)[::-1] * stride:
         now, before = abar[t], abar[t - stride] if t >= stride else torch.ones((), dtype=torch.float64)
         times = torch.full((len(rows),), int(t))
-        e = model.eps(rows, y.flatten(0, 1).float(), times, m.flatten(0, 1)).double().view_as(y)
+        e = model.eps(rows, y.flatten(0, 1).to(f.dtype), times, m.flatten(0, 1)).double().view_as(y)
         x0 = ((y - (1 - now).sqrt() * e) / now.sqrt()).clamp(-1, 1)
         y = before.sqrt() * x0 + (1 - before).sqrt() * e
     return (y * COUNTS[:, None]).sum(1) / COUNTS.sum()

@@ -82,6 +82,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.quick:
         args.images, args.encoder_images, args.held_out, args.epochs, args.updates, args.feature_dim = 64, 64, 20, 1, (4, 1), 64
+        args.evaluate = 4
     args.evaluate = min(args.evaluate, args.held_out)
     checkpoint = args.out / "checkpoint"
     checkpoint.mkdir(parents=True, exist_ok=True)
