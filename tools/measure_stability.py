@@ -2,6 +2,7 @@
 
     python tools/measure_stability.py MODEL.fusedx ... --images DIR [--pictures N] [--draws 64] [--starts published ...]
                                       [--plot OUT.png] [--json OUT.json]
+    python tools/measure_stability.py --show EARLIER.json ... [--plot OUT.png]      # tables and a plot of what --json kept
 
 DIR holds labels.csv (path,label), as tools/train_reference.py writes it.  Every picture gets --draws chains of each start.  The majority
 is the label that most of a picture's draws give; "differs" is the share of single draws with another one.  The answer of n draws is
@@ -22,7 +23,7 @@ import numpy as np
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "python")]
 import fusedx  # noqa: E402
-from fusedx.engine.sampling import Sampler, Sampling  # noqa: E402
+from fusedx.engine.sampling import Sampling  # noqa: E402
 from line_chart import Line, draw  # noqa: E402
 
 BATCH = 16   # pictures at a time
@@ -62,49 +63,60 @@ def share(of: np.ndarray) -> tuple[float, float]:
 
 
 def table(rows: list[dict]) -> str:
-    counts = list(rows[0]["right"])
-    lines = ["| model | steps | start | pictures | one draw differs | below 90 % agreement | "
-             + " | ".join(f"{n} draw{'s' * (n > 1)} right" for n in counts) + " |",
+    counts = [int(n) for n in rows[0]["right"]]
+    lines = ["| model | steps | start | pictures | one draw differs | below 90 % agreement | right with 1 draw | "
+             + " | ".join(map(str, counts[1:])) + " draws |",
              "|---" * (6 + len(counts)) + "|"]
     for r in rows:
+        right = list(r["right"].values())
         cells = [r["model"], str(r["steps"]), r["start"], str(r["pictures"]), "{:.1f} +- {:.1f} %".format(*r["differs"]),
-                 f"{r['below_90']:.0f} %", *("{:.1f}".format(r["right"][n][0]) for n in counts)]
+                 f"{r['below_90']:.0f} %", "{:.1f} +- {:.1f} %".format(*right[0]), *(f"{share:.1f}" for share, _ in right[1:])]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
+def chart(path: pathlib.Path, rows: list[dict]) -> None:
+    lines = [Line(f"{row['steps']} steps, {row['start']}", [int(n) for n in row["right"]], [v[0] for v in row["right"].values()])
+             for row in rows]
+    models = sorted({row["model"].split("-")[0] for row in rows})
+    draw(path, f"Right answers against draws: {', '.join(models)}, {rows[0]['pictures']} pictures", "draws whose scores are averaged",
+         "right, %", lines)
+
+
+def listed(folder: pathlib.Path, count: int) -> list[dict[str, str]]:
+    with open(folder / "labels.csv", newline="") as file:
+        return list(csv.DictReader(file))[:count]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="+", type=pathlib.Path)
-    parser.add_argument("--images", type=pathlib.Path, required=True)
+    parser.add_argument("models", nargs="*", type=pathlib.Path)
+    parser.add_argument("--images", type=pathlib.Path)
     parser.add_argument("--pictures", type=int, default=300, help="the first N of labels.csv")
     parser.add_argument("--draws", type=int, default=64)
     parser.add_argument("--starts", nargs="+", default=["published", "matched", "mean"])
+    parser.add_argument("--show", nargs="+", type=pathlib.Path, default=[], metavar="JSON")
     parser.add_argument("--plot", type=pathlib.Path)
     parser.add_argument("--json", type=pathlib.Path)
     args = parser.parse_args()
-    with open(args.images / "labels.csv", newline="") as file:
-        listed = list(csv.DictReader(file))[: args.pictures]
-    paths = [args.images / row["path"] for row in listed]
-    rows = []
+    if bool(args.models) == bool(args.show) or (args.models and not args.images):
+        parser.error("give either models and --images, or --show")
+    rows = [row for path in args.show for row in json.loads(path.read_text())]
     for path in args.models:
         model = fusedx.load(path)
-        labels = np.array([model.classes.index(row["label"]) for row in listed])
+        known = listed(args.images, args.pictures)
+        labels = np.array([model.classes.index(row["label"]) for row in known])
         for start in args.starts:
             began = time.monotonic()
-            scores = draw_scores(model, paths, Sampling(draws=args.draws, start=start, sampler=Sampler("auto")))
-            row = {"model": path.stem, "steps": model.manifest.schedule.steps, "start": start, "pictures": len(paths),
-                   **measure(scores, labels)}
-            rows.append(row)
+            scores = draw_scores(model, [args.images / row["path"] for row in known], Sampling(draws=args.draws, start=start))
+            rows.append({"model": path.stem, "steps": model.manifest.schedule.steps, "start": start, "pictures": len(known),
+                         **measure(scores, labels)})
             print(f"{path.stem}, {start}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+            if args.json:
+                args.json.write_text(json.dumps(rows, indent=1) + "\n")
     print(table(rows))
     if args.plot:
-        several = len({row["model"] for row in rows}) > 1
-        lines = [Line(f"{row['steps']} steps, {row['start']}" if several else row["start"], list(row["right"]),
-                      [v[0] for v in row["right"].values()]) for row in rows]
-        draw(args.plot, f"Right answers against draws ({len(paths)} pictures)", "draws whose scores are averaged", "right, %", lines)
-    if args.json:
-        args.json.write_text(json.dumps(rows, indent=1) + "\n")
+        chart(args.plot, rows)
 
 
 if __name__ == "__main__":

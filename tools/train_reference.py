@@ -116,8 +116,8 @@ def main() -> None:
         "seed": args.seed,
         "command": "python tools/train_reference.py " + " ".join(
             {str(args.out): "OUT_DIR", str(args.encoders): "ENCODERS"}.get(a, a) for a in sys.argv[1:]),
-        "pictures": {"encoders": args.encoder_images, "denoiser": args.images},
-        "epochs_of_encoders": args.epochs, "updates_of_denoiser": args.updates,
+        "pictures": {"encoders": None if args.encoders else args.encoder_images, "denoiser": args.images},
+        "epochs_of_encoders": None if args.encoders else args.epochs, "updates_of_denoiser": args.updates,
         "class_names": list(fundus.GRADES),
         "width": drawn.WIDTH, "feature_dim": args.feature_dim,
         "parameters": drawn.size(model),
