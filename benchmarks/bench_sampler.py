@@ -25,13 +25,12 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "python"), str(ROOT / "benchmarks")]
-import machine  # noqa: E402
-from requirement import Target  # noqa: E402
-from turns import alternate  # noqa: E402
-
 import fusedx  # noqa: E402
+import machine  # noqa: E402
 from fusedx.engine.sampler import SEQUENTIAL, Chains, Plan  # noqa: E402
 from fusedx.engine.sampling import Sampler  # noqa: E402
+from requirement import Target  # noqa: E402
+from turns import alternate  # noqa: E402
 
 CASES = ("v1-isic", "v1-aptos")
 ROWS = (8, 12, 16, 20, 24, 32)

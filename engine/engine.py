@@ -11,18 +11,22 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
 from fusedx.engine.chain_runner import Certified, ChainRunner, Encoded, logits
+from fusedx.engine.draws import Drawn, draw_all
 from fusedx.engine.encoder import Encoder
 from fusedx.engine.errors import ConfigError, FusedxError
+from fusedx.engine.limits import DEFAULT_MAX_DRAWS
 from fusedx.engine.manifest import IMAGE_SIZE, MAP_POINTS, Network
-from fusedx.engine.noise import draw_noise
-from fusedx.engine.sampler import SEQUENTIAL, WORK, Plan, Work, dense_map, dense_points
+from fusedx.engine.noise import draw_noise, started
+from fusedx.engine.sampler import SEQUENTIAL, WORK, Chains, Plan, dense_map, dense_points
 from fusedx.engine.sampler.cost import Costs
 from fusedx.engine.sampling import SEQUENTIALLY, Sampler, Sampling
 from fusedx.engine.schedule import Schedule, ddim_coefficients
+from fusedx.engine.stopping import looks, standard_error
 from fusedx.kernels.softmax import sigmoid, softmax
 
 #: Rows of the denoiser that are evaluated together, about.
@@ -36,8 +40,10 @@ class Result:
     """One image.
 
     probabilities, scores, prior float64 [C]; draw_scores float64 [D,C]; patch_locations int64 [6,2], (row, column) in pixels;
-    saliency [C,7,7].  ``finite``: False where the weights overflow on this image, so that nothing here is a result.  work: sweeps, rows
-    and sequential_steps over all draws, empty where the chain runner does not count them.
+    saliency [C,7,7].  ``finite``: False where the weights overflow on this image, so that nothing here is a result.  work: sweeps
+    (evaluations of the denoiser, which draws share), rows and sequential_steps over all draws, empty where the chain runner does not
+    count them.  undecided: draws were added until the cap, and the label still cannot be told from the noise; False where a number of
+    draws was given, which asks no such question.
     """
 
     probabilities: np.ndarray
@@ -48,6 +54,7 @@ class Result:
     saliency: np.ndarray
     finite: bool
     work: dict[str, int]
+    undecided: bool = False
 
     @property
     def index(self) -> int:
@@ -58,6 +65,11 @@ class Result:
     def stability(self) -> float:
         """Share of the draws whose own label is that class."""
         return float(np.mean(np.argmax(self.draw_scores, axis=1) == self.index))
+
+    @property
+    def standard_error(self) -> np.ndarray:
+        """float64 [C]: of ``scores``, from how the draws differ; not-a-number where there is one."""
+        return standard_error(self.draw_scores)
 
 
 class Engine:
@@ -82,19 +94,21 @@ class Engine:
         ``digests`` is called once the encoder has its work: a GPU is busy while the host computes them.
         Returns results in order and the seconds spent on the whole batch by stage: encoder, chain.
         """
-        started = time.perf_counter()
+        self.check(sampling.start)
+        began = time.perf_counter()
         encoded = self.encoder.run(images)
         encoder_done = time.perf_counter()
         keys = digests()
-        runs, first = [], 0
-        for count in self.draw_blocks(len(images), sampling.draws):
-            noise = np.stack([self.noise(d, seed=sampling.seed, draws=count, first_draw=first) for d in keys], axis=2)
-            runs.append(self.chains.run(encoded, noise, keep=False, plan=self.plan(sampling.sampler, count * len(images))))
-            first += count
-        draw_scores = np.concatenate([run.scores for run in runs])
-        works = [run.work for run in runs if run.work is not None]
-        results = [self._result(encoded, draw_scores, i, works) for i in range(len(images))]
-        return results, {"encoder": encoder_done - started, "chain": time.perf_counter() - encoder_done}
+
+        def run(which: list[int], first: int, count: int) -> Chains:
+            """Draws first .. first + count - 1 of some images, as one batch of rows."""
+            part = encoded if len(which) == len(keys) else {name: array[which] for name, array in encoded.items()}
+            own = [self.noise(keys[i], seed=sampling.seed, draws=count, first_draw=first, start=sampling.start) for i in which]
+            return self.chains.run(part, np.stack(own, axis=2), keep=False, plan=self.plan(sampling.sampler, count * len(which)))
+
+        drawn = draw_all(len(keys), sampling, self.draw_blocks, run)
+        results = [self._result(encoded, i, own) for i, own in enumerate(drawn)]
+        return results, {"encoder": encoder_done - began, "chain": time.perf_counter() - encoder_done}
 
     def plan(self, sampler: Sampler, chains: int) -> Plan:
         """How ``chains`` (draw, image) pairs are run together."""
@@ -107,12 +121,25 @@ class Engine:
         block = min(draws, max(1, MAX_ROWS // (images * self.rows_per_chain)))
         return [min(block, draws - first) for first in range(0, draws, block)]
 
+    def chain_rows(self, images: int, draws: int | str) -> set[int]:
+        """Rows of the chains that a batch may run together; with "auto" draws any of its images may be left."""
+        if not isinstance(draws, str):
+            return {images * count * self.rows_per_chain for count in self.draw_blocks(images, draws)}
+        totals = [0, *looks(DEFAULT_MAX_DRAWS)]
+        added = {b - a for a, b in pairwise(totals)}
+        return {rows for left in range(1, images + 1) for more in added for rows in self.chain_rows(left, more)}
+
+    def check(self, start: str) -> None:
+        """ConfigError for a start that this family does not have."""
+        if self._v2 and start != "published":
+            raise ConfigError(f"start={start!r} is for DiffMIC; DiffMIC-v2 has the published start alone, on its map of uniform noise")
+
     @property
     def ready(self) -> bool:
         """Whether every batch can run without further preparation."""
         return True
 
-    def warm_up(self, batch_sizes: Sequence[int], draws: int, progress: Callable[[int, int, str], None]) -> None:
+    def warm_up(self, batch_sizes: Sequence[int], draws: int | str, progress: Callable[[int, int, str], None]) -> None:
         """Prepare what these batches will run: nothing, on a host."""
         progress(1, 1, "ready")
 
@@ -163,10 +190,12 @@ class Engine:
         points = np.ascontiguousarray(np.moveaxis(y[..., 0, :], -1, -2))
         return dense_map(self.chains.eps(trace, points, step))
 
-    def noise(self, image_sha256: str, *, seed: int, draws: int, first_draw: int = 0) -> np.ndarray:
+    def noise(self, image_sha256: str, *, seed: int, draws: int, first_draw: int = 0, start: str = "published") -> np.ndarray:
         """The noise of one image, float64 [T,D,C] (v1) or [2,D,C] (v2)."""
+        self.check(start)
         n, steps = self.network, self.schedule.steps
-        return draw_noise(n.family, steps, n.num_classes, image_sha256, seed=seed, draws=draws, first_draw=first_draw)
+        noise = draw_noise(n.family, steps, n.num_classes, image_sha256, seed=seed, draws=draws, first_draw=first_draw)
+        return started(noise, start, self.schedule)
 
     @staticmethod
     def _finite(arrays: Encoded) -> Encoded:
@@ -175,18 +204,19 @@ class Engine:
                 raise FusedxError(f"{name} is not finite: the weights overflow on this input; is it normalised?")
         return arrays
 
-    def _result(self, encoded: Encoded, draw_scores: np.ndarray, i: int, works: list[Work]) -> Result:
-        own = draw_scores[:, i]
+    def _result(self, encoded: Encoded, i: int, drawn: Drawn) -> Result:
+        own = drawn.scores
         scores = np.cumsum(own, axis=0)[-1] / len(own)  # added in the order of draws, whatever the batch
         return Result(
             probabilities=self._probabilities(scores),
             scores=scores,
             prior=self._prior(encoded, i),
-            draw_scores=np.ascontiguousarray(own),
+            draw_scores=own,
             patch_locations=encoded["patch_locations"][i],
             saliency=encoded["saliency"][i],
             finite=bool(np.isfinite(own).all() and all(np.isfinite(array[i]).all() for array in encoded.values())),
-            work={name: sum(int(getattr(work, name)[:, i].sum()) for work in works) for name in WORK if works},
+            work=drawn.work,
+            undecided=drawn.undecided,
         )
 
     def _prior(self, encoded: Encoded, i: int) -> np.ndarray:

@@ -15,6 +15,7 @@ import numpy as np
 
 from fusedx.engine.errors import ConfigError, ModelFormatError
 from fusedx.engine.limits import MAX_DRAWS, MAX_SEED, SAMPLER_KINDS
+from fusedx.engine.precision_evidence import PrecisionEvidence
 from fusedx.engine.schedule import Schedule, ddim_coefficients, posterior_coefficients
 from fusedx.kernels.conditional_layer.packed import FORMATS
 
@@ -145,6 +146,7 @@ class Manifest:
     encoder_precision: str = "fp32"
     self_test: SelfTest | None = None
     default_sampler: str = "auto"
+    precision_evidence: PrecisionEvidence | None = None
     format: str = FORMAT
     format_version: int = FORMAT_VERSION
 
@@ -161,6 +163,8 @@ class Manifest:
             raise ConfigError(f"class names must be distinct, printable and not empty: {str(list(self.classes))[:500]}")
         if self.self_test is not None and len(self.self_test.probabilities) != self.network.num_classes:
             raise ConfigError(f"self_test has {len(self.self_test.probabilities)} probabilities for {self.network.num_classes} classes")
+        if self.precision_evidence is not None:
+            self.precision_evidence.check(self.precision, self.encoder_precision)
         check_chain(self.network, self.schedule)
 
     @property

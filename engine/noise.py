@@ -7,11 +7,13 @@ keyed by the seed and the SHA-256 of the decoded pixels; its counter is (draw, s
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 
 import numpy as np
 
 from fusedx.engine.errors import ConfigError, require_int
 from fusedx.engine.limits import MAX_SEED
+from fusedx.engine.schedule import Schedule, posterior_coefficients
 from fusedx.kernels import philox
 
 
@@ -36,3 +38,21 @@ def draw_noise(
     counters[..., 2] = np.arange(classes, dtype=np.uint32)
     sample = philox.uniform if v2 else philox.normal
     return sample(noise_key(seed, image_sha256), counters.reshape(-1, 4)).reshape(rows, draws, classes)
+
+
+def started(noise: np.ndarray, start: str, schedule: Schedule) -> np.ndarray:
+    """DiffMIC's noise [T,D,C] for another start than the published one: only noise[0], by which the start leaves its mean, is changed.
+
+    published: p + z.  The chain starts with unit variance however short it is.  matched: p + s_{T-1} z, the standard deviation that a
+    diffused state has at the chain's first step.  mean: p, no noise at all (the later steps keep theirs).  With ``noise_prior`` p is zero.
+    """
+    if start == "published":
+        return noise
+    factor = _deviation(schedule) if start == "matched" else 0.0
+    return np.concatenate([noise[:1] * factor, noise[1:]])
+
+
+@lru_cache(maxsize=16)
+def _deviation(schedule: Schedule) -> float:
+    """s_{T-1}."""
+    return float(posterior_coefficients(schedule).s[-1])

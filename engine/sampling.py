@@ -5,7 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from fusedx.engine.errors import ConfigError, require_int
-from fusedx.engine.limits import MAX_DRAWS, MAX_SAMPLER_ROWS, MAX_SEED, SAMPLER_KINDS, STARTS, VARIANTS
+from fusedx.engine.limits import (
+    AUTO_DRAWS,
+    DEFAULT_MAX_DRAWS,
+    FIRST_LOOK,
+    MAX_DRAWS,
+    MAX_SAMPLER_ROWS,
+    MAX_SEED,
+    SAMPLER_KINDS,
+    STARTS,
+    VARIANTS,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +53,45 @@ SEQUENTIALLY = Sampler("sequential")
 class Sampling:
     """Settings of one request.
 
-    draws: independent chains an image.  seed: of the noise.  start: published, y = p + z; matched, p + s z with the s of the first step;
-    mean, p itself (DiffMIC alone).
+    draws: independent chains an image; "auto": as many as its label needs (engine/draws.py), at most ``max_draws`` (None: 64), which goes
+    with "auto" alone.  seed: of the noise.  start: published, y = p + z; matched, p + s z with the s of the first step; mean, p itself
+    (DiffMIC alone).
     """
 
-    draws: int = 1
+    draws: int | str = 1
     seed: int = 0
     start: str = "published"
     sampler: Sampler = field(default_factory=Sampler)
+    max_draws: int | None = None
 
     def __post_init__(self) -> None:
-        require_int("draws", self.draws, 1, MAX_DRAWS)
-        require_int("seed", self.seed, 0, MAX_SEED)
+        if isinstance(self.draws, str) and self.draws != AUTO_DRAWS:
+            raise ConfigError(f"draws must be an integer from 1 to {MAX_DRAWS} or {AUTO_DRAWS!r}, got {self.draws!r:.100}")
+        if not isinstance(self.draws, str):
+            self._set("draws", require_int("draws", self.draws, 1, MAX_DRAWS))
+        if self.max_draws is not None:
+            if not self.auto_draws:
+                raise ConfigError(f"max_draws goes with draws={AUTO_DRAWS!r} alone; the number of draws here is {self.draws}")
+            self._set("max_draws", require_int("max_draws", self.max_draws, FIRST_LOOK, MAX_DRAWS))
+        self._set("seed", require_int("seed", self.seed, 0, MAX_SEED))
         if self.start not in STARTS:
             raise ConfigError(f"start must be one of {', '.join(STARTS)}; got {self.start!r:.100}")
+
+    @property
+    def auto_draws(self) -> bool:
+        """Whether each image gets as many draws as it needs."""
+        return isinstance(self.draws, str)
+
+    @property
+    def most_draws(self) -> int:
+        """Draws that an image can get."""
+        return self.draws if not isinstance(self.draws, str) else DEFAULT_MAX_DRAWS if self.max_draws is None else self.max_draws
+
+    @property
+    def draws_setting(self) -> str:
+        """In words, the same for the same setting: what a table of results keeps of it."""
+        return f"{AUTO_DRAWS}, at most {self.most_draws}" if self.auto_draws else str(self.draws)
+
+    def _set(self, name: str, value: int) -> None:
+        """numpy's integers become Python's."""
+        object.__setattr__(self, name, value)

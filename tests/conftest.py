@@ -8,8 +8,30 @@ from pathlib import Path
 
 import pytest
 
+from interpreted import Beside
+
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = ROOT / "tests" / "golden"
+BESIDE = pytest.StashKey[Beside]()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What tests with the parameter ``interpreted_file`` wait for begins now."""
+    calls = [item.callspec for item in session.items if hasattr(item, "callspec")]
+    files = [call.params["interpreted_file"] for call in calls if "interpreted_file" in call.params]
+    if files and not session.config.option.collectonly:
+        session.config.stash[BESIDE] = Beside(files)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if (beside := session.config.stash.get(BESIDE, None)) is not None:
+        beside.end()
+
+
+@pytest.fixture(scope="session")
+def beside(pytestconfig: pytest.Config) -> Beside:
+    """The files for Triton's interpreter under way."""
+    return pytestconfig.stash[BESIDE]
 
 
 @pytest.fixture(scope="session")

@@ -262,7 +262,7 @@ def test_many_draws_are_computed_in_blocks_of_the_same_bits(model: fusedx.Model,
     chains = type(model._engine.chains)
     run = chains.run
     rows = lambda noise: noise.shape[1] * noise.shape[2]  # noqa: E731  # draws x images
-    monkeypatch.setattr(chains, "run", lambda self, e, noise, *, keep: seen.append(rows(noise)) or run(self, e, noise, keep=keep))
+    monkeypatch.setattr(chains, "run", lambda self, e, noise, **how: seen.append(rows(noise)) or run(self, e, noise, **how))
     parts = model.classify([picture] * 2, draws=11)
     assert max(seen) == 4
     assert [p.scores.tobytes() for p in whole] == [p.scores.tobytes() for p in parts]

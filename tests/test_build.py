@@ -157,7 +157,7 @@ def test_in_place_build_of_this_tree_is_recorded_truthfully():
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory) -> Path:
-    """The build folder of the C++ library alone, compiled without optimisation."""
+    """A build folder without Python, of the kernels, compiled without optimisation; the C tests build all else (native/builds.py)."""
     cmake, compiler = shutil.which("cmake", path=TOOLS), shutil.which(os.environ.get("CXX", "c++"), path=TOOLS)
     maker = shutil.which("ninja", path=TOOLS) or shutil.which("make", path=TOOLS)
     if not (cmake and compiler and maker):
@@ -165,7 +165,8 @@ def library(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("library")
     generator = ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={maker}"] if maker.endswith("ninja") else []
     options = [f"-DCMAKE_CXX_COMPILER={compiler}", "-DCMAKE_BUILD_TYPE=Debug", "-DFUSEDX_PYTHON=OFF", "-DPython_EXECUTABLE=/no/python"]
-    for command in ([cmake, "-S", str(ROOT), "-B", str(folder), *generator, *options], [cmake, "--build", str(folder), "--parallel", "2"]):
+    make = [cmake, "--build", str(folder), "--parallel", "2", "--target", "fusedx_kernels"]
+    for command in ([cmake, "-S", str(ROOT), "-B", str(folder), *generator, *options], make):
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300)
         assert done.returncode == 0, done.stdout
     return folder

@@ -112,7 +112,7 @@ def test_versions_agree():
 @pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
 def test_the_interface_under_sanitizers(sanitizer: str, tmp_path_factory: pytest.TempPathFactory):
     """With an encoder of our own: sanitizers would take OpenVINO's uninstrumented threads for races."""
-    folder = builds.build(tmp_path_factory.mktemp("interface"), sanitizer, "fake_interface")
+    folder = builds.build(tmp_path_factory, sanitizer, "fake_interface")
     assert builds.run(next(folder.rglob("fake_interface")), DEMO).split()[-1] == "fork"
 
 

@@ -17,7 +17,7 @@ from fusedx.engine.errors import FusedxError
 from fusedx.engine.preprocess import normalize, to_square_uint8
 from fusedx.explain import bars, explain, heat, typeface
 from fusedx.explain.canvas import Box, Canvas
-from fusedx.explain.evidence import Evidence, chain_states, collect
+from fusedx.explain.evidence import Evidence, chain_states, collect, likely
 from fusedx.explain.header import WARNING, file_name
 from fusedx.explain.page import BARS, CHAIN, HEAT, HEIGHT, PICTURE, draw_page
 from fusedx.explain.regions import frames
@@ -48,6 +48,7 @@ def evidence(
     task: str = "multiclass",
     locations: list[list[int]] | None = None,
     level: int = 255,
+    undecided: bool = False,
 ) -> Evidence:
     """A made-up result with random numbers; the square is plain."""
     rng, c = np.random.default_rng(seed), len(classes)
@@ -66,12 +67,14 @@ def evidence(
         classes=classes,
         draws=draws,
         stability=1.0,
+        standard_error=np.abs(rng.normal(0, 0.1, c)) if draws > 1 else np.full(c, np.nan),
+        undecided=undecided,
         image_sha256="ab" * 32,
         patch_locations=np.array(locations or [[0, 0], [32, 64], [64, 64], [0, 0], [192, 192], [0, 0]]),
         saliency=rng.normal(0, 1, (c, 7, 7)).astype(np.float32),
         provenance={"model": model, "model_sha256": "cd" * 32, "fusedx": "0.1.0", "family": family, "seed": 2**64 - 1},
     )
-    return Evidence(prediction, np.full((224, 224, 3), level, np.uint8), states, steps, task)
+    return Evidence(prediction, np.full((224, 224, 3), level, np.uint8), states, steps, task, likely(prediction, task))
 
 
 CASES = {
@@ -84,6 +87,7 @@ CASES = {
     "long": evidence(LONG, seed=3, draws=10, early=3),
     "long predicted": evidence(LONG[::-1], seed=0, draws=10),
     "foreign": evidence(FOREIGN, seed=2),
+    "undecided": evidence(draws=64, undecided=True),
     "forty": evidence(tuple(f"condition {i}" for i in range(40)), seed=5),
     "thousand": evidence(tuple(f"condition {i}" for i in range(1000)), seed=6, steps=3),
     "one step": evidence(steps=1, early=1e12),
@@ -127,6 +131,35 @@ def test_bars_are_as_long_as_the_probabilities(name: str) -> None:
         assert bar.fill.left == bar.track.left and bar.fill.width == pytest.approx(p.probabilities[bar.index] * bar.track.width)
         assert bar.prior_x - bar.track.left == pytest.approx(p.prior[bar.index] * bar.track.width)
     assert all(not a.track.overlaps(b.track) for a, b in combinations(found, 2))
+
+
+@pytest.mark.parametrize("name", ["undecided", "v2", "fifteen labels"])
+def test_error_bars_reach_as_far_as_one_standard_error_of_the_score(name: str) -> None:
+    case = CASES[name]
+    p = case.prediction
+    for sign, row in zip((-1, 1), case.likely, strict=True):
+        for i in range(len(p.classes)):
+            scores = p.scores.copy()
+            scores[i] += sign * p.standard_error[i]
+            moved = np.clip(scores, 0, 1) if case.task == "multilabel" else np.exp(scores) / np.exp(scores).sum()
+            assert row[i] == pytest.approx(moved[i])
+    for bar in bars.layout(p, BARS, case.likely):
+        assert bar.error is not None and bar.track.left <= bar.error[0] <= bar.fill.right <= bar.error[1] <= bar.track.right
+        assert bar.error[1] - bar.track.left == pytest.approx(case.likely[1, bar.index] * bar.track.width)
+
+
+def test_a_single_draw_has_no_error_bar_and_a_huge_error_stays_on_the_page() -> None:
+    assert CASES["aptos"].likely is None and all(bar.error is None for bar in bars.layout(CASES["aptos"].prediction, BARS))
+    p = replace(CASES["undecided"].prediction, standard_error=np.full(5, 1e6))
+    np.testing.assert_array_equal(likely(p, "multiclass"), [[0.0] * 5, [1.0] * 5])
+    sure = replace(p, probabilities=np.array([1.0, 0, 0, 0, 0]), standard_error=np.full(5, 0.1))
+    assert np.isfinite(likely(sure, "multiclass")).all() and likely(sure, "multiclass")[:, 0].tolist() == [1.0, 1.0]
+
+
+def test_an_undecided_label_is_said_to_be_one() -> None:
+    said = {t.string for t in draw_page(CASES["undecided"]).texts}
+    assert "undecided: depends on the noise" in said
+    assert not any("undecided" in t.string for t in draw_page(CASES["long"]).texts)
 
 
 def test_bars_keep_the_order_of_classes_and_of_many_show_the_best_first() -> None:
@@ -271,13 +304,13 @@ class FakeModel:
     def preprocess(self, picture: object) -> np.ndarray:
         return normalize(to_square_uint8(picture.pixels))
 
-    def noise(self, sha256: str, *, draws: int = 1, seed: int | None = None) -> np.ndarray:
-        self.asked.append((sha256, draws, seed))
+    def noise(self, sha256: str, *, draws: int = 1, seed: int | None = None, start: str | None = None) -> np.ndarray:
+        self.asked.append((sha256, draws, seed, start))
         return np.zeros((2 if self.family == "diffmic-v2" else 10, draws, 5))
 
-    def classify(self, source: object, *, draws: int | None = None, seed: int | None = None) -> Prediction:
+    def classify(self, source: object, *, draws: int = 1, seed: int | None = None, start: str | None = None) -> Prediction:
         p = evidence(steps=10, draws=draws, family=self.family).prediction
-        return replace(p, source=str(source), image_sha256=read(source).sha256, provenance=p.provenance | {"seed": seed})
+        return replace(p, source=str(source), image_sha256=read(source).sha256, provenance=p.provenance | {"seed": seed, "start": start})
 
     def trace(self, x: np.ndarray, noise: np.ndarray) -> dict[str, np.ndarray]:
         assert x.shape == (1, 3, 224, 224) and noise.shape[1:] == (1, 5)
@@ -290,12 +323,12 @@ class FakeModel:
 @pytest.mark.parametrize("draws", [1, 4])
 def test_explain_takes_all_numbers_from_the_model(family: str, draws: int) -> None:
     model, source = FakeModel(family), PICTURES / "rgb_640x481.png"
-    found = collect(model, source, seed=7, draws=draws)
-    assert model.asked == [(read(source).sha256, 1, 7)]
+    found = collect(model, source, seed=7, draws=draws, start="matched")
+    assert model.asked == [(read(source).sha256, 1, 7, "matched")]
     assert np.allclose(found.states, evidence(steps=10).states) and found.states.shape == (11, 5)
     assert np.array_equal(found.square, to_square_uint8(read(source).pixels))
     strings = " ".join(t.string for t in draw_page(found).texts)
-    for part in ("rgb_640x481.png", family, "10 steps", "seed 7", read(source).sha256[:12], "cdcdcdcdcdcd", "fusedx 0.1.0", WARNING):
+    for part in ("rgb_640x481.png", family, "10 steps", "seed 7", "from the matched start", read(source).sha256[:12], "cdcdcdcdcdcd", "fusedx 0.1.0", WARNING):
         assert part in strings
     assert ("draw 1 of 4" in strings) == (draws == 4) == ("Stability" in strings)
     assert ("mean of the 6 x 6 map" in strings) == (family == "diffmic-v2")

@@ -81,7 +81,7 @@ def test_input_table(tmp_path_factory: pytest.TempPathFactory, data: st.DataObje
     assert all(isinstance(source, str) for source in found)  # an empty cell becomes a failed row
 
 
-RUN = Run(("a", "b"), 1, 0, "0" * 64, "0", "cpu", "python", "openvino", "fp32", "fp32", "ignore", 0)
+RUN = Run(("a", "b"), "1", 0, "published", "0" * 64, "0", "cpu", "python", "openvino", "fp32", "fp32", "ignore", 0)
 
 
 def finished(suffix: str, folder: Path) -> bytes:

@@ -30,6 +30,7 @@ from fusedx.engine.compiled import FILES, open_model  # noqa: E402
 from fusedx.engine.encoder import onnx_file  # noqa: E402
 from fusedx.engine.errors import ModelFormatError  # noqa: E402
 from fusedx.engine.manifest import Manifest, parse_json  # noqa: E402
+from fusedx.kernels.conditional_layer.packed import FORMATS  # noqa: E402
 
 pytestmark = pytest.mark.skipif(builds.missing_tool() is not None, reason=str(builds.missing_tool()))
 
@@ -39,7 +40,7 @@ Check = Callable[[list[tuple[str, Callable[[], object]]]], list[str]]
 @pytest.fixture(scope="session")
 def checked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Programs with AddressSanitizer and UndefinedBehaviorSanitizer."""
-    return builds.build(tmp_path_factory.mktemp("asan"), "address,undefined", "model_tests", "inspect", "fuzzers")
+    return builds.build(tmp_path_factory, "address,undefined", "model_tests", "chain_tests", "inspect", "fuzzers")
 
 
 @pytest.fixture
@@ -83,11 +84,13 @@ def mutations(raw: bytes, count: int, rng: random.Random) -> list[bytes]:
 
 def test_under_address_and_undefined_behaviour_sanitizers(checked, small_model):
     assert " 0 failures" in builds.run(checked / "model_tests", small_model)
+    assert " 0 failures" in builds.run(checked / "chain_tests")
 
 
 def test_under_thread_sanitizer(tmp_path_factory, small_model):
-    programs = builds.build(tmp_path_factory.mktemp("tsan"), "thread", "model_tests")
+    programs = builds.build(tmp_path_factory, "thread", "model_tests", "chain_tests")
     assert " 0 failures" in builds.run(programs / "model_tests", small_model)
+    assert " 0 failures" in builds.run(programs / "chain_tests")
 
 
 @pytest.mark.parametrize("name", ["manifest", "safetensors", "onnx", "image"])
@@ -171,7 +174,7 @@ def test_safetensors(same_verdict, tmp_path):
     for header in cases_of(tensors.test_broken_headers):
         raws.append(tensors.write(tmp_path / "x.safetensors", header).read_bytes())
     rng = random.Random(3)
-    for precision in ("fp32", "bf16", "fp16", "int8", "int4"):
+    for precision in FORMATS:
         raws += [seeds.denoiser(precision, 6), *mutations(seeds.denoiser(precision, 4), 400, rng)]
     cases = []
     for i, raw in enumerate(raws):
@@ -227,7 +230,7 @@ def test_whole_models(originals, same_verdict, tmp_path):  # noqa: F811
         model = open_model(source)
         m = model.manifest
         coefficients = chain_program(m.schedule, v2=family == "v2").coefficients
-        for precision in ("fp32", "bf16", "fp16", "int8", "int4"):
+        for precision in FORMATS:
             stored = StoredDenoiser.pack(model.denoiser(), m.network, coefficients, precision).arrays
             name = f"{family}-{precision}"
 

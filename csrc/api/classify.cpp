@@ -21,13 +21,20 @@ fx_classify_options defaults(const Model* model) {
     return o;
 }
 
-ClassifyOptions checked(const fx_classify_options& o) {
+ClassifyOptions checked(const fx_classify_options& o, const Model& model) {
     if (o.draws < 1 || o.draws > 1 << 16) refuse("draws must be from 1 to 65536, got " + std::to_string(o.draws));
     if (o.batch < 0) refuse("batch must be a number of images, or 0 to let the library choose; got " + std::to_string(o.batch));
     if (o.max_pixels < 1) refuse("max_pixels must be at least 1, got " + std::to_string(o.max_pixels));
     if (o.min_side < 1) refuse("min_side must be at least 1, got " + std::to_string(o.min_side));
     if (o.reserved != 0) refuse("fx_classify_options.reserved must be 0");
-    return {o.seed, o.draws, o.batch, {o.max_pixels, o.min_side}, nullptr};
+    if (o.sampler < FX_SAMPLER_DEFAULT || o.sampler > FX_SAMPLER_AUTO)
+        refuse("sampler must be FX_SAMPLER_DEFAULT, _SEQUENTIAL, _PARALLEL or _AUTO (0 to 3), got " + std::to_string(o.sampler));
+    if (o.sampler_rows < 0 || o.sampler_rows > kMostSamplerRows)
+        refuse("sampler_rows must be from 1 to " + std::to_string(kMostSamplerRows) + ", or 0 to let the library choose; got " +
+               std::to_string(o.sampler_rows));
+    constexpr SamplerKind kKinds[] = {SamplerKind::automatic, SamplerKind::sequential, SamplerKind::parallel, SamplerKind::automatic};
+    const SamplerKind kind = o.sampler == FX_SAMPLER_DEFAULT ? model.facts().default_sampler() : kKinds[o.sampler];
+    return {o.seed, o.draws, o.batch, {o.max_pixels, o.min_side}, {kind, o.sampler_rows}, nullptr};
 }
 
 ImageView view(const fx_image& i) {
@@ -75,6 +82,7 @@ fx_result filled(const fx_result& r, const ImageResult& from, int64_t draws) {
     std::copy(from.sha256.begin(), from.sha256.end(), own.image_sha256);
     std::copy_n(&from.patch_locations[0][0], 12, &own.patch_locations[0][0]);
     own.preprocess_seconds = from.preprocess_seconds, own.encoder_seconds = from.encoder_seconds, own.chain_seconds = from.chain_seconds;
+    own.sweeps = from.sweeps, own.evaluations = from.evaluations, own.sequential_steps = from.sequential_steps;
     return own;
 }
 
@@ -156,7 +164,7 @@ fx_status fx_classify(fx_model* model, const fx_image* images, int32_t count, co
         const fx_status status = guarded([&] {
             const std::shared_ptr<OpenModel> open = find(model);
             const fx_classify_options o = taken(options, defaults(open->model.get()), "fx_classify_options");
-            ClassifyOptions own = checked(o);
+            ClassifyOptions own = checked(o, *open->model);
             const std::shared_ptr<std::atomic<bool>> cancelled = o.cancel == nullptr ? nullptr : find(o.cancel);
             own.cancelled = cancelled.get();
             return classify(*open->model, images, count, own, out);

@@ -42,7 +42,7 @@ const char* fx_isas(void) {
     guarded([&] {
         static const std::string* const found = [] {
             std::string text;
-            for (const Isa isa : available_isas()) text += (text.empty() ? "" : ",") + std::string(name(isa));
+            for (const Isa isa : available_isas()) text.append(text.empty() ? "" : ",").append(name(isa));
             return new std::string(std::move(text));
         }();
         names = found->c_str();

@@ -3,7 +3,6 @@
 #include <cstring>
 #include <exception>
 #include <new>
-#include <stdexcept>
 #include <string_view>
 
 #include "api/log.hpp"
@@ -56,8 +55,6 @@ fx_status fail_with_current_exception() noexcept {
         return fail_plain(static_cast<fx_status>(error.status), error.what());
     } catch (const std::bad_alloc&) {
         return fail_plain(FX_OUT_OF_MEMORY, "the system has no more memory for this call; give it smaller batches, or free some");
-    } catch (const std::invalid_argument& error) {  // settings of the environment
-        return fail_plain(FX_BAD_ARGUMENT, error.what());
     } catch (const std::exception& error) {
         return fail_plain(FX_INTERNAL, error.what());
     } catch (...) {

@@ -9,12 +9,17 @@
 #include <type_traits>
 
 #include "api/outcome.hpp"
+#include "fusedx/fusedx.h"
 
 namespace fusedx::api {
 
-// The least size that any version of a structure has had; version 0.1 is the first.
+// The least size that any version of a structure has had; version 0.1 is the first, and these two have grown since.
 template <class Struct>
 constexpr size_t kLeastSize = sizeof(Struct);
+template <>
+inline constexpr size_t kLeastSize<fx_classify_options> = offsetof(fx_classify_options, sampler);
+template <>
+inline constexpr size_t kLeastSize<fx_result> = offsetof(fx_result, sweeps);
 
 template <class Struct>
 void check_size(size_t size, const char* name) {

@@ -12,9 +12,7 @@ if(NOT OpenVINO_FOUND)
   return()
 endif()
 
-add_library(fusedx SHARED
-  api/classify.cpp api/handles.cpp api/library.cpp api/log.cpp api/models.cpp api/outcome.cpp api/self_test.cpp
-  engine/encoder_openvino.cpp engine/open.cpp)
+add_library(fusedx SHARED ${INTERFACE_SOURCES} engine/encoder_openvino.cpp)
 target_include_directories(fusedx PUBLIC
   $<BUILD_INTERFACE:${CMAKE_CURRENT_SOURCE_DIR}/include> $<INSTALL_INTERFACE:include>)
 target_include_directories(fusedx PRIVATE ${CMAKE_CURRENT_SOURCE_DIR})

@@ -7,7 +7,6 @@
 #include <cmath>
 #include <limits>
 
-#include "engine/blocks.hpp"
 #include "engine/noise.hpp"
 #include "runtime/thread_pool.hpp"
 #include "softmax/softmax.hpp"
@@ -17,7 +16,6 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr int64_t kMostDraws = 1 << 16;
 constexpr int64_t kMegabyte = 1 << 20;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
@@ -34,6 +32,8 @@ bool all_finite(const double* values, int64_t count) {
 
 std::string megabytes(int64_t bytes) { return std::to_string((bytes + kMegabyte - 1) / kMegabyte) + " MiB"; }
 
+ImageView view_of(const std::vector<uint8_t>& procedural) { return {procedural.data(), kImageSize, kImageSize, 0, PixelFormat::rgb8}; }
+
 MemoryBudget working_memory(const ModelOptions& options, int64_t held) {
     if (options.memory_budget > 0 && options.memory_budget <= held)
         throw Error(Status::out_of_memory, "memory_budget is " + megabytes(options.memory_budget) + "; this model's weights alone take "
@@ -44,7 +44,7 @@ MemoryBudget working_memory(const ModelOptions& options, int64_t held) {
 }  // namespace
 
 // What the encoder made of B images; see EncodedView.
-struct Model::Block {
+struct Model::Encoded {
     std::vector<double> prior, y_global, y_local;  // [B, C]
     std::vector<float> feature;                    // [B, F]
     std::vector<NoiseKey> keys;
@@ -60,12 +60,15 @@ int Model::threads() const { return options_.threads > 0 ? std::min(options_.thr
 
 bool Model::of_this_process() const { return process_ == getpid(); }
 
+BatchSizes Model::sizes(int64_t images, int64_t draws) const {
+    const bool ddim = facts_.family() == Family::ddim;
+    return {images, draws, ddim ? kMapPoints : 1, ddim ? 2 : facts_.manifest.schedule.steps, facts_.classes(), facts_.features()};
+}
+
 void Model::classify(std::span<const ImageView> images, const ClassifyOptions& options, std::span<ImageResult> results) const {
     if (!of_this_process())
         throw Error(Status::unavailable, "this model was opened before a fork, and its threads did not come along: open it in the child process");
-    if (options.draws < 1 || options.draws > kMostDraws)
-        throw Error(Status::bad_argument, "draws must be from 1 to 65536, got " + std::to_string(options.draws));
-    const ThreadBudget threads(options_.threads > 0 ? options_.threads : pool_threads());
+    const ThreadBudget budget(threads());
 
     std::vector<ImageView> usable;
     std::vector<ImageResult*> wanted;
@@ -78,20 +81,22 @@ void Model::classify(std::span<const ImageView> images, const ClassifyOptions& o
         largest_copy = std::max(largest_copy, preprocess_bytes(images[i]));
     }
 
-    const bool ddim = facts_.family() == Family::ddim;
-    const int64_t count = static_cast<int64_t>(usable.size()), classes = facts_.classes();
-    const BatchSizes sizes{std::max<int64_t>(1, count), options.draws, ddim ? kMapPoints : 1, ddim ? 2 : facts_.manifest.schedule.steps, classes, facts_.features()};
-    const auto bytes_of = [&](const fusedx::Block& b) {
-        return block_bytes(sizes, b) + chain_->workspace_bytes(b.images, b.draws) + largest_copy;
+    const int64_t count = static_cast<int64_t>(usable.size());
+    const BatchSizes whole = sizes(std::max<int64_t>(1, count), options.draws);
+    const auto bytes_of = [&](const Block& b) {
+        const auto workspace = [&](const Block& of) {
+            return chain_->workspace_bytes(of.images, of.draws, plan(options.sampler, of.images, of.draws).rows);
+        };
+        return block_bytes(whole, b) + std::max(workspace(b), workspace({1, 1})) + largest_copy;  // the last block may be that small
     };
     const int64_t least = bytes_of({1, 1});
     if (budget_.limited() && least > budget_.limit())
         throw Error(Status::out_of_memory, "memory_budget leaves " + megabytes(budget_.limit()) + " beside the weights; one image needs "
                                                + megabytes(least) + " of working memory");
     for (int64_t first = 0; first < count;) {
-        const int64_t most = bytes_of(choose_block(sizes, options.batch, INT64_MAX, bytes_of));
+        const int64_t most = bytes_of(choose_block(whole, options.batch, INT64_MAX, bytes_of));
         const MemoryBudget::Share memory = budget_.take(most, least, [&] { stop_if(options.cancelled); });
-        const fusedx::Block block = choose_block(sizes, options.batch, memory.bytes, bytes_of);
+        const Block block = choose_block(whole, options.batch, memory.bytes, bytes_of);
         const int64_t now = std::min(block.images, count - first);
         const std::span<ImageResult*> part(wanted.data() + first, now);
         run_chains(encode({usable.data() + first, static_cast<size_t>(now)}, part, options), part, options, block.draws);
@@ -99,10 +104,14 @@ void Model::classify(std::span<const ImageView> images, const ClassifyOptions& o
     }
 }
 
-Model::Block Model::encode(std::span<const ImageView> images, std::span<ImageResult*> results, const ClassifyOptions& options) const {
+SamplerPlan Model::plan(const SamplerWish& wish, int64_t images, int64_t draws) const {
+    return choose_sampler(wish, facts_.manifest.weights, chain_->isa(), facts_.manifest.schedule.steps, chain_->chains_together(images, draws));
+}
+
+Model::Encoded Model::encode(std::span<const ImageView> images, std::span<ImageResult*> results, const ClassifyOptions& options) const {
     const int64_t count = static_cast<int64_t>(images.size()), classes = facts_.classes(), features = facts_.features();
     const bool multilabel = facts_.manifest.task == "multilabel";
-    Block block;
+    Encoded block;
     block.prior.resize(count * classes), block.y_global.resize(count * classes), block.y_local.resize(count * classes);
     block.feature.resize(count * features), block.keys.resize(count), block.usable.resize(count);
 
@@ -134,29 +143,35 @@ Model::Block Model::encode(std::span<const ImageView> images, std::span<ImageRes
     return block;
 }
 
-void Model::run_chains(const Block& block, std::span<ImageResult*> results, const ClassifyOptions& options, int64_t draws_together) const {
+void Model::run_chains(const Encoded& block, std::span<ImageResult*> results, const ClassifyOptions& options, int64_t draws_together) const {
     const auto started = Clock::now();
     const int64_t count = static_cast<int64_t>(results.size()), classes = facts_.classes();
-    const bool ddim = facts_.family() == Family::ddim, multilabel = facts_.manifest.task == "multilabel";
+    const bool multilabel = facts_.manifest.task == "multilabel";
     const EncodedView encoded{count, block.prior.data(), block.y_global.data(), block.y_local.data(), block.feature.data()};
-    const int64_t noise_rows = ddim ? 2 : facts_.manifest.schedule.steps, most = std::min(draws_together, options.draws);
+    const int64_t noise_rows = sizes(count, options.draws).noise_rows, most = std::min(draws_together, options.draws);
     const auto noise = std::make_unique_for_overwrite<double[]>(noise_rows * most * count * classes);
     std::vector<double> draw_scores(most * count * classes), sum(count * classes);
     std::vector<int32_t> labels(options.draws * count);
     std::vector<uint8_t> finite(block.usable);
 
+    std::vector<SampleReport> reports(most * count);
     RunOptions run;
-    run.cancelled = options.cancelled;
+    run.cancelled = options.cancelled, run.report = reports.data();
     for (int64_t first = 0; first < options.draws; first += most) {
         stop_if(options.cancelled);
         const int64_t draws = std::min(most, options.draws - first);
+        const SamplerPlan sampler = plan(options.sampler, count, draws);
+        run.rows = sampler.rows, run.least_gain = sampler.least_gain;
         const NoiseShape shape{noise_rows, draws, count, classes};
-        for (int64_t i = 0; i < count; ++i) draw_noise(block.keys[i], ddim, shape, first, i, noise.get());
+        for (int64_t i = 0; i < count; ++i) draw_noise(block.keys[i], facts_.family() == Family::ddim, shape, first, i, noise.get());
         chain_->run(encoded, noise.get(), draws, draw_scores.data(), run);
         for (int64_t d = 0; d < draws; ++d)  // added in order of draws, so that blocks do not show
             for (int64_t i = 0; i < count; ++i) {
                 const double* own = &draw_scores[(d * count + i) * classes];
                 for (int64_t c = 0; c < classes; ++c) sum[i * classes + c] = first + d == 0 ? own[c] : sum[i * classes + c] + own[c];
+                const SampleReport& report = reports[d * count + i];
+                results[i]->sweeps = std::max<int64_t>(results[i]->sweeps, report.sweeps);
+                results[i]->evaluations += report.evaluations, results[i]->sequential_steps += report.sequential_steps;
                 finite[i] = finite[i] && all_finite(own, classes);
                 labels[i * options.draws + first + d] = largest(own, classes);
                 if (results[i]->draw_scores != nullptr) std::copy_n(own, classes, results[i]->draw_scores + (first + d) * classes);
@@ -189,16 +204,17 @@ void Model::run_chains(const Block& block, std::span<ImageResult*> results, cons
 
 void Model::warm_up(int64_t images) const {
     const std::vector<uint8_t> pixels = procedural_image();
-    const ImageView image{pixels.data(), kImageSize, kImageSize, 0, PixelFormat::rgb8};
-    const std::vector<ImageView> batch(images, image);
-    std::vector<ImageResult> results(images);
+    // More than go together would only be the same again, and records of a million images pass any budget.
+    const int64_t together = choose_block(sizes(images, 1), 0, INT64_MAX, [](const Block&) { return int64_t{0}; }).images;
+    const std::vector<ImageView> batch(together, view_of(pixels));
+    std::vector<ImageResult> results(together);
     classify(batch, {}, results);
 }
 
 bool Model::self_test() const {
     const SelfTest& expected = facts_.manifest.self_test.value();
     const std::vector<uint8_t> pixels = procedural_image();
-    const ImageView image{pixels.data(), kImageSize, kImageSize, 0, PixelFormat::rgb8};
+    const ImageView image = view_of(pixels);
     std::vector<double> probabilities(facts_.classes());
     ImageResult result;
     result.probabilities = probabilities.data();

@@ -12,11 +12,13 @@
 #include <string>
 #include <vector>
 
+#include "engine/blocks.hpp"
 #include "engine/chain.hpp"
 #include "engine/encoder.hpp"
 #include "engine/image.hpp"
 #include "engine/memory_budget.hpp"
 #include "engine/preprocess.hpp"
+#include "engine/sampler_choice.hpp"
 #include "error.hpp"
 #include "model/manifest.hpp"
 
@@ -31,9 +33,10 @@ struct ModelOptions {
 
 struct ClassifyOptions {
     uint64_t seed = 0;
-    int64_t draws = 1;
+    int64_t draws = 1;  // 1 to 65536: whoever reads it from outside has looked
     int64_t batch = 0;  // images a block at most; 0: chosen
     ImageLimits limits;
+    SamplerWish sampler;
     const std::atomic<bool>* cancelled = nullptr;
 };
 
@@ -49,6 +52,8 @@ struct ImageResult {
     double stability = 0.0;
     Digest sha256{};
     int32_t patch_locations[6][2] = {};
+    // Of its chains, as in SampleReport: the most sweeps, and the sums of the rest over all draws.
+    int64_t sweeps = 0, evaluations = 0, sequential_steps = 0;
     double preprocess_seconds = 0.0, encoder_seconds = 0.0, chain_seconds = 0.0;
 };
 
@@ -60,6 +65,10 @@ struct ModelFacts {
     Family family() const { return manifest.network.is_v2() ? Family::ddim : Family::posterior; }
     int64_t classes() const { return manifest.network.num_classes; }
     int64_t features() const { return manifest.network.feature_dim; }
+    SamplerKind default_sampler() const {
+        const std::string& name = manifest.default_sampler;
+        return name == "sequential" ? SamplerKind::sequential : name == "parallel" ? SamplerKind::parallel : SamplerKind::automatic;
+    }
 };
 
 // May be used from any number of threads at a time.
@@ -73,10 +82,10 @@ public:
           std::shared_ptr<const void> tables);
 
     // Fills results[i] for images[i]; an image that cannot be used gets a reason and disturbs nothing.
-    // Throws Error (cancelled, out_of_memory, bad_argument, unavailable, internal); results are then of no meaning.
+    // Throws Error (cancelled, out_of_memory, unavailable, internal); results are then of no meaning.
     void classify(std::span<const ImageView> images, const ClassifyOptions& options, std::span<ImageResult> results) const;
 
-    // Runs the procedural image as a batch of `images`.
+    // Runs the procedural image as a batch of `images`, or of as many as run together where that is fewer.
     void warm_up(int64_t images) const;
 
     // Whether the model still answers as when it was compiled; only where its manifest has a self_test.
@@ -89,9 +98,11 @@ public:
     bool of_this_process() const;  // false after a fork: the encoder's threads did not come along
 
 private:
-    struct Block;
-    Block encode(std::span<const ImageView> images, std::span<ImageResult*> results, const ClassifyOptions& options) const;
-    void run_chains(const Block& block, std::span<ImageResult*> results, const ClassifyOptions& options, int64_t draws_together) const;
+    struct Encoded;
+    BatchSizes sizes(int64_t images, int64_t draws) const;
+    SamplerPlan plan(const SamplerWish& wish, int64_t images, int64_t draws) const;
+    Encoded encode(std::span<const ImageView> images, std::span<ImageResult*> results, const ClassifyOptions& options) const;
+    void run_chains(const Encoded& block, std::span<ImageResult*> results, const ClassifyOptions& options, int64_t draws_together) const;
 
     const ModelFacts facts_;
     const ModelOptions options_;

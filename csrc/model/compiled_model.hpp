@@ -43,7 +43,7 @@ struct OpenOptions {
     uint64_t max_bytes = 0;  // of the files together; 0: the machine's memory
     // Called, maybe on another thread, once the encoder's graph has passed every check but its weights are not hashed yet, so that
     // compiling it can begin meanwhile.  What it started must not be used if open_model then throws.
-    std::function<void(const CompiledModel&)> graph_checked;
+    std::function<void(const CompiledModel&)> graph_checked = nullptr;
 };
 
 // Reads everything, checks it, and keeps it in memory; nothing is read from the folder afterwards.

@@ -2,30 +2,28 @@
 
 #include <algorithm>
 
+#include "conditional_layer/packed_shapes.hpp"
 #include "model/text.hpp"
 
 namespace fusedx {
 
 namespace {
 
-int64_t whole_parts(int64_t n, int64_t part) { return (n + part - 1) / part; }
-
-// A packed [features, features] matrix, as kernels/conditional_layer/packed.py::shapes.
-void add_matrix(Tensors& tensors, const std::string& name, WeightFormat format, int64_t f) {
-    const int64_t narrow = whole_parts(f, 32), wide = whole_parts(f, 64), quads = whole_parts(f, 4);
+Dtype panel_type(WeightFormat format) {
     switch (format) {
-        case WeightFormat::fp32: tensors[name] = {Dtype::f32, {f, f}, {}}; break;
-        case WeightFormat::bf16: tensors[name + ".panels"] = {Dtype::bf16, {narrow, f, 32}, {}}; break;
-        case WeightFormat::fp16: tensors[name + ".panels"] = {Dtype::f16, {narrow, f, 32}, {}}; break;
-        case WeightFormat::int8:
-            tensors[name + ".panels"] = {Dtype::i8, {wide, quads, 64, 4}, {}};
-            tensors[name + ".scale"] = {Dtype::f32, {f}, {}};
-            break;
-        case WeightFormat::int4:
-            tensors[name + ".panels"] = {Dtype::u8, {wide, wide, 8, 64, 4}, {}};
-            tensors[name + ".scale"] = {Dtype::f16, {wide, wide, 64}, {}};
-            break;
+        case WeightFormat::fp32: return Dtype::f32;
+        case WeightFormat::bf16: return Dtype::bf16;
+        case WeightFormat::fp16: return Dtype::f16;
+        case WeightFormat::int8: return Dtype::i8;
+        default: return Dtype::u8;
     }
+}
+
+// A [features, features] matrix.
+void add_matrix(Tensors& tensors, const std::string& name, WeightFormat format, int64_t f) {
+    const PackedShapes shapes = packed_shapes(format, f, f);
+    tensors[format == WeightFormat::fp32 ? name : name + ".panels"] = {panel_type(format), shapes.panels, {}};
+    if (!shapes.scale.empty()) tensors[name + ".scale"] = {format == WeightFormat::int8 ? Dtype::f32 : Dtype::f16, shapes.scale, {}};
 }
 
 // Weights of outputs and inputs past F, which packed.py stores as zero and the kernels take for it.

@@ -149,7 +149,8 @@ Manifest manifest(const json::Value& value) {
     const Record record(value, "manifest",
                         {"network", "task", "classes", "class_source", "schedule", "preprocessing", "probabilities", "precision",
                          "default_draws", "default_seed", "source", "files", "versions"},
-                        {"format", "format_version", "family", "notes", "metrics", "encoder_precision", "self_test", "default_sampler"});
+                        {"format", "format_version", "family", "notes", "metrics", "encoder_precision", "self_test", "default_sampler",
+                         "temperature", "precision_evidence"});
     Manifest m;
     m.network = network(*record.find("network"), record.find("family"));
     m.task = record.text("task");
@@ -171,6 +172,8 @@ Manifest manifest(const json::Value& value) {
     for (const json::Member& version : record.members("versions")) to_text(version.value, "manifest.versions." + quoted(version.key));
     m.notes = record.texts("notes");
     record.members("metrics");
+    for (const char* key : {"temperature", "precision_evidence"})  // null is as good as absent
+        if (const json::Value* given = record.find(key); given && !given->get<json::Null>()) record.members(key);
     m.default_sampler = record.text("default_sampler", "auto");
     require_one_of("default_sampler", m.default_sampler, {"auto", "sequential", "parallel"});
     m.self_test = self_test(record, m.network.num_classes);

@@ -1,6 +1,7 @@
 // manifest.json, validated once: what engine/manifest.py accepts and refuses, for the same reasons.
 //
-// Two things are left out.  `metrics` and `versions` are for people, so they are checked and not kept.  Whether the sampler can run the
+// Some things are left out.  `metrics` and `versions` are for people, `temperature` and `precision_evidence` for the Python package:
+// they are checked as far as their type goes and not kept.  Whether the sampler can run the
 // schedule is asked of the coefficients in denoiser.safetensors, because nothing here derives a schedule.
 #pragma once
 

@@ -35,14 +35,6 @@ std::vector<std::string_view> texts(const std::vector<wire::Field>& fields) {
     return out;
 }
 
-uint64_t plain_number(std::string_view text) {
-    uint64_t value = 0;
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-    if (text.empty() || error != std::errc() || end != text.data() + text.size())
-        throw Malformed("the place of external weights is not given by plain numbers");
-    return value;
-}
-
 // Bytes [offset, offset + length) of the data file, as a tensor's external_data entries say.
 Bytes external_view(const std::vector<wire::Field>& entries, Bytes data) {
     std::map<std::string_view, std::string_view> said;
@@ -126,6 +118,14 @@ void refuse_overlap(const Graph& graph, Bytes data) {
 }
 
 }  // namespace
+
+uint64_t plain_number(std::string_view text) {
+    uint64_t value = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (text.empty() || error != std::errc() || end != text.data() + text.size())
+        throw Malformed("the place of external weights is not given by plain numbers");
+    return value;
+}
 
 Graph read(Bytes encoder, Bytes data) {
     if (encoder.size() > kMaxGraphBytes) throw Malformed("it has more than " + std::to_string(kMaxGraphBytes >> 20) + " MiB");

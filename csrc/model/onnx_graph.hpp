@@ -33,4 +33,7 @@ struct Graph {
 // Parses; throws Malformed.  What the graph means is checked in onnx_check.hpp.  The graph views both files.
 Graph read(Bytes encoder, Bytes data);
 
+// How external_data gives an offset or a length: digits alone, else Malformed.
+uint64_t plain_number(std::string_view text);
+
 }  // namespace fusedx::onnx

@@ -22,6 +22,8 @@ uint64_t take_varint(Bytes bytes, size_t& at) {
     }
 }
 
+}  // namespace
+
 Field take_field(Bytes bytes, size_t& at) {
     const uint64_t tag = take_varint(bytes, at);
     Field field{tag >> 3, static_cast<Type>(tag & 7), 0, {}};
@@ -38,8 +40,6 @@ Field take_field(Bytes bytes, size_t& at) {
     at += size;
     return field;
 }
-
-}  // namespace
 
 Message::Message(const char* what, Bytes bytes, std::initializer_list<Slot> slots) : what_(what) {
     for (size_t at = 0; at < bytes.size();) {

@@ -21,6 +21,9 @@ struct Field {
     Bytes bytes;       // of everything else
 };
 
+// The field that starts at `at`, which moves behind it.  Throws Malformed.
+Field take_field(Bytes bytes, size_t& at);
+
 // A field that a message may have.  packed: a repeated integer, in either of its two forms.
 struct Slot {
     uint64_t number;

@@ -22,7 +22,7 @@ public:
         chain_.emplace(view_, isa);
     }
 
-    py::tuple run(const py::dict& encoded, py::array noise, bool keep) const {
+    py::tuple run(const py::dict& encoded, py::array noise, bool keep, int64_t rows, double least_gain) const {
         const bool ddim = view_.family == fusedx::Family::ddim;
         const Encoded kept = checked_encoded(encoded);
         const fusedx::EncodedView& from = kept.view;
@@ -35,7 +35,11 @@ public:
         shape.push_back(view_.classes);
         py::array_t<double> states(shape);
         double* const to = scores.mutable_data();
+        if (rows < 0) throw py::value_error("rows: expected 0 (step by step) or more, got " + std::to_string(rows));
+        if (!(least_gain >= 0)) throw py::value_error("least_gain: expected 0 (never) or more, got " + std::to_string(least_gain));
+        std::vector<fusedx::SampleReport> report(draws * from.images);
         fusedx::RunOptions options;
+        options.rows = rows, options.least_gain = least_gain, options.report = report.data();
         options.states = states.mutable_data(), options.ends_only = !keep;
         {
             WithoutGil release;
@@ -43,7 +47,11 @@ public:
             options.poll = [](void* at) { static_cast<Interrupts*>(at)->look(); }, options.poll_context = &interrupts;
             chain_->run(from, z, draws, to, options);
         }
-        return py::make_tuple(scores, states);
+        py::array_t<int32_t> counts({int64_t{3}, draws, from.images});
+        int32_t* count = counts.mutable_data();
+        for (int32_t fusedx::SampleReport::*field : {&fusedx::SampleReport::sweeps, &fusedx::SampleReport::evaluations, &fusedx::SampleReport::sequential_steps})
+            for (const fusedx::SampleReport& sample : report) *count++ = sample.*field;
+        return py::make_tuple(scores, states, counts[py::int_(0)], counts[py::int_(1)], counts[py::int_(2)]);
     }
 
     py::array eps(const py::dict& encoded, py::array y, int64_t step) const {
@@ -61,6 +69,33 @@ public:
             chain_->eps(from, state, step, to);
         }
         return eps;
+    }
+
+    // -> eps, or with `jacobian` (eps, its Jacobian).
+    py::object denoise(py::array constant, py::array feature, py::array y, py::array step, py::array entry, bool jacobian) const {
+        fusedx::ConditionView condition{};
+        condition.constant = check<float>("constant", constant, {kAny, view_.features});
+        condition.entries = constant.shape(0);
+        condition.feature = check<float>("feature", feature, {condition.entries, view_.features});
+        const double* const state = check<double>("y", y, {kAny, view_.classes});
+        const int64_t rows = y.shape(0);
+        const int32_t *const steps = check<int32_t>("step", step, {rows}), *const entries = check<int32_t>("entry", entry, {rows});
+        check_index("step", steps, rows, view_.steps);
+        check_index("entry", entries, rows, condition.entries);
+        py::array_t<double> eps({rows, view_.classes});
+        double* const to = eps.mutable_data();
+        if (!jacobian) {
+            WithoutGil release;
+            chain_->eps(condition, state, steps, entries, rows, to);
+        }
+        if (!jacobian) return eps;
+        py::array_t<double> slopes({rows, view_.classes, view_.classes});
+        double* const slope = slopes.mutable_data();
+        {
+            WithoutGil release;
+            chain_->eps_and_jacobian(condition, state, steps, entries, rows, to, slope);
+        }
+        return py::make_tuple(eps, slopes);
     }
 
     const fusedx::Chain& chain() const { return *chain_; }
@@ -162,12 +197,19 @@ void add_chain(py::module_& m) {
     py::class_<PythonChain>(m, "Chain", "The chain of diffusion steps; see csrc/engine/chain.hpp.  Safe to use from several threads.")
         .def(py::init<Arrays, std::string, std::string, bool, std::string>(), py::arg("arrays"), py::arg("precision"), py::arg("family"),
              py::arg("noise_prior") = false, py::arg("isa") = "")
-        .def("run", &PythonChain::run, py::arg("encoded"), py::arg("noise"), py::arg("keep") = false,
+        .def("run", &PythonChain::run, py::arg("encoded"), py::arg("noise"), py::arg("keep") = false, py::arg("rows") = 0,
+             py::arg("least_gain") = 0.0,
              "encoded: prior and feature (ddim: y_global, y_local, fused_feature); the states float64, features float32.  noise float64 "
-             "[T, D, B, C] (ddim: [2, D, B, C]) -> (scores [D, B, C], states: all T + 1 if kept, else the first and the last).")
+             "[T, D, B, C] (ddim: [2, D, B, C]) -> (scores [D, B, C], states: all T + 1 if kept, else the first and the last; sweeps, "
+             "evaluations and sequential_steps, int32 [D, B]).  rows, least_gain: see RunOptions.")
         .def("eps", &PythonChain::eps, py::arg("encoded"), py::arg("y"), py::arg("step"))
+        .def("denoise", &PythonChain::denoise, py::arg("constant"), py::arg("feature"), py::arg("y"), py::arg("step"), py::arg("entry"),
+             py::arg("jacobian") = false,
+             "Rows of any step and entry: constant (W1_p p) and feature float32 [M, F], y float64 [R, C], step and entry int32 [R] -> eps "
+             "float64 [R, C], or (eps, jacobian float64 [R, C, C]).")
         .def_property_readonly("weight_bytes", [](const PythonChain& c) { return c.chain().weight_bytes(); })
-        .def("workspace_bytes", [](const PythonChain& c, int64_t images, int64_t draws) { return c.chain().workspace_bytes(images, draws); })
+        .def("workspace_bytes", [](const PythonChain& c, int64_t images, int64_t draws, int64_t rows) { return c.chain().workspace_bytes(images, draws, rows); },
+             py::arg("images"), py::arg("draws"), py::arg("rows") = 0)
         .def_property_readonly("isa", [](const PythonChain& c) { return std::string(fusedx::name(c.chain().isa())); })
         .def_property_readonly("precision", &PythonChain::precision);
 }

@@ -4,6 +4,7 @@
 #include <iterator>
 
 #include "arguments.hpp"
+#include "conditional_layer/packed_shapes.hpp"
 #include "conditional_layer/weights.hpp"
 #include "weights.hpp"
 
@@ -18,32 +19,28 @@ fusedx::WeightFormat weight_format(const std::string& name) {
     throw py::value_error("unknown weight format '" + name.substr(0, 100) + "'; there are: " + list);
 }
 
+static Shape shape(const std::vector<int64_t>& sizes) { return {sizes.begin(), sizes.end()}; }
+
 fusedx::PackedView packed_view(const std::string& name, WeightFormat format, int64_t outputs, int64_t inputs, const py::array& panels,
                                const Maybe& scale) {
-    const auto up = [](int64_t count, int64_t unit) { return (count + unit - 1) / unit; };
     const std::string own = name + ".panels", beside = name + ".scale";
     fusedx::PackedView view{format, outputs, inputs, panels.data(), nullptr, 0};
-    const bool scaled = format == WeightFormat::int8 || format == WeightFormat::int4;
-    if (scaled != scale.has_value()) throw py::value_error(beside + (scaled ? ": missing" : ": this format has none"));
-    const int64_t narrow = up(outputs, fusedx::kPanel), wide = up(outputs, fusedx::kWidePanel);
+    const auto [stored, scaled] = fusedx::packed_shapes(format, outputs, inputs);
+    if (scale.has_value() == scaled.empty()) throw py::value_error(beside + (scale ? ": this format has none" : ": missing"));
     switch (format) {
         case WeightFormat::fp32:
-            check<float>(name.c_str(), panels, {outputs, inputs}, true);
+            check<float>(name.c_str(), panels, shape(stored), true);
             view.stride = row_stride(panels);
             break;
-        case WeightFormat::bf16:
-            check<uint16_t>(own.c_str(), panels, {narrow, inputs, fusedx::kPanel});
-            break;
-        case WeightFormat::fp16:
-            check_kind(own.c_str(), py::dtype("float16"), panels, {narrow, inputs, fusedx::kPanel});
-            break;
+        case WeightFormat::bf16: check<uint16_t>(own.c_str(), panels, shape(stored)); break;
+        case WeightFormat::fp16: check_kind(own.c_str(), py::dtype("float16"), panels, shape(stored)); break;
         case WeightFormat::int8:
-            check<int8_t>(own.c_str(), panels, {wide, up(inputs, 4), fusedx::kWidePanel, 4});
-            view.scale = check<float>(beside.c_str(), *scale, {outputs});
+            check<int8_t>(own.c_str(), panels, shape(stored));
+            view.scale = check<float>(beside.c_str(), *scale, shape(scaled));
             break;
         case WeightFormat::int4:
-            check<uint8_t>(own.c_str(), panels, {wide, up(inputs, 64), 8, fusedx::kWidePanel, 4});
-            check_kind(beside.c_str(), py::dtype("float16"), *scale, {wide, up(inputs, 64), fusedx::kWidePanel});
+            check<uint8_t>(own.c_str(), panels, shape(stored));
+            check_kind(beside.c_str(), py::dtype("float16"), *scale, shape(scaled));
             view.scale = scale->data();
             break;
     }
@@ -60,7 +57,7 @@ fusedx::Weights made_weights(const std::string& format, int64_t outputs, int64_t
 }
 
 fusedx::Layer checked_layer(const py::array& u, const fusedx::Weights& weights, const py::array& a, const py::array& c, const py::array& t,
-                            const Maybe& h, const Maybe& f, const Maybe& image) {
+                            const Maybe& h, const Maybe& f, const Maybe& image, int64_t tangents) {
     fusedx::Layer x{};
     x.u = check<float>("u", u, {kAny, weights.inputs()}, true);
     refuse_empty("u", u);
@@ -77,14 +74,19 @@ fusedx::Layer checked_layer(const py::array& u, const fusedx::Weights& weights, 
         x.image = check<int32_t>("image", *image, {x.rows});
         check_index("image", x.image, x.rows, (h ? h : f)->shape(0));
     }
+    if (tangents < 0 || tangents > fusedx::kMostTangents)
+        throw py::value_error("tangents: expected 0 to " + std::to_string(fusedx::kMostTangents) + ", got " + std::to_string(tangents));
+    if (x.rows % (1 + tangents))
+        throw py::value_error("u: expected groups of " + std::to_string(1 + tangents) + " rows, got " + std::to_string(x.rows) + " rows");
+    x.tangents = tangents;
     x.u_stride = row_stride(u), x.a_stride = row_stride(a), x.c_stride = row_stride(c);
     return x;
 }
 
 void conditional_layer(py::array u, const fusedx::Weights& weights, py::array a, py::array c, py::array t, Maybe h, Maybe f, Maybe image,
-                       py::array out, const std::string& isa) {
+                       py::array out, const std::string& isa, int64_t tangents) {
     const auto best = fusedx::choose_isa(isa);
-    fusedx::Layer x = checked_layer(u, weights, a, c, t, h, f, image);
+    fusedx::Layer x = checked_layer(u, weights, a, c, t, h, f, image, tangents);
     x.out = check_out<float>("out", out, {x.rows, x.outputs}, true);
     x.out_stride = row_stride(out);
     WithoutGil release;
@@ -92,9 +94,9 @@ void conditional_layer(py::array u, const fusedx::Weights& weights, py::array a,
 }
 
 py::array projected_layer(py::array u, const fusedx::Weights& weights, py::array a, py::array c, py::array t, Maybe h, Maybe f, Maybe image,
-                          py::array panels4, py::array bias4, const std::string& isa) {
+                          py::array panels4, py::array bias4, const std::string& isa, int64_t tangents) {
     const auto best = fusedx::choose_isa(isa);
-    fusedx::Layer x = checked_layer(u, weights, a, c, t, h, f, image);
+    fusedx::Layer x = checked_layer(u, weights, a, c, t, h, f, image, tangents);
     x.bias4 = check<double>("bias4", bias4, {kAny});
     refuse_empty("bias4", bias4);
     x.classes = bias4.shape(0);

@@ -21,6 +21,19 @@ constexpr int64_t kDistances[] = {0, 2048, 4096, 8192};  // bytes ahead; 0: the 
 
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
+// The median time of `pass`, which runs for so many seconds and at least five times.
+template <class Pass>
+double median_time(double seconds, const Pass& pass) {
+    std::vector<double> times;
+    for (const double end = now() + seconds; times.size() < 5 || now() < end;) {
+        const double started = now();
+        pass();
+        times.push_back(now() - started);
+    }
+    std::nth_element(times.begin(), times.begin() + times.size() / 2, times.end());
+    return times[times.size() / 2];
+}
+
 // The sum keeps the compiler from leaving the reads out.
 uint64_t read_plain(const unsigned char* from, int64_t bytes, int64_t ahead) {
     uint64_t sums[8] = {};
@@ -51,38 +64,20 @@ __attribute__((target("avx512f"))) uint64_t read_avx512(const unsigned char* fro
 }
 
 // Twelve accumulators hide the latency of four cycles at up to three instructions a cycle; they stay in registers because each is named.
-#define TWELVE(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7) DO(8) DO(9) DO(10) DO(11)
-#define DEFINE_512(i) __m512i sum##i = _mm512_setzero_si512();
-#define STEP_512(i) asm volatile(INSTRUCTION " %2, %1, %0" : "+v"(sum##i) : "v"(u), "v"(w));
-#define DEFINE_256(i) __m256i sum##i = _mm256_setzero_si256();
-#define STEP_256(i) asm volatile(INSTRUCTION " %2, %1, %0" : "+x"(sum##i) : "x"(u), "x"(w));
-
-#define INSTRUCTION "vpdpbusd"
-__attribute__((target("avx512f,avx512vnni"))) void int8_avx512(int64_t turns) {
-    const __m512i u = _mm512_setzero_si512(), w = u;
-    TWELVE(DEFINE_512)
-    for (int64_t i = 0; i < turns; ++i) { TWELVE(STEP_512) }
-}
-#undef INSTRUCTION
-#define INSTRUCTION "vdpbf16ps"
-__attribute__((target("avx512f,avx512bf16"))) void bf16_avx512(int64_t turns) {
-    const __m512i u = _mm512_setzero_si512(), w = u;
-    TWELVE(DEFINE_512)
-    for (int64_t i = 0; i < turns; ++i) { TWELVE(STEP_512) }
-}
-#undef INSTRUCTION
-#define INSTRUCTION "vfmadd231ps"
-__attribute__((target("avx512f"))) void fp32_avx512(int64_t turns) {
-    const __m512i u = _mm512_setzero_si512(), w = u;
-    TWELVE(DEFINE_512)
-    for (int64_t i = 0; i < turns; ++i) { TWELVE(STEP_512) }
-}
-__attribute__((target("avx2,fma"))) void fp32_avx2(int64_t turns) {
-    const __m256i u = _mm256_setzero_si256(), w = u;
-    TWELVE(DEFINE_256)
-    for (int64_t i = 0; i < turns; ++i) { TWELVE(STEP_256) }
-}
-#undef INSTRUCTION
+#define TWELVE(DO, ...) DO(0, __VA_ARGS__) DO(1, __VA_ARGS__) DO(2, __VA_ARGS__) DO(3, __VA_ARGS__) DO(4, __VA_ARGS__) DO(5, __VA_ARGS__) \
+    DO(6, __VA_ARGS__) DO(7, __VA_ARGS__) DO(8, __VA_ARGS__) DO(9, __VA_ARGS__) DO(10, __VA_ARGS__) DO(11, __VA_ARGS__)
+#define DEFINE(i, VECTOR) VECTOR sum##i{};
+#define STEP(i, INSTRUCTION, REGISTER) asm volatile(INSTRUCTION " %2, %1, %0" : "+" REGISTER(sum##i) : REGISTER(u), REGISTER(w));
+#define LOOP(NAME, TARGET, VECTOR, REGISTER, INSTRUCTION)                                      \
+    __attribute__((target(TARGET))) void NAME(int64_t turns) {                                 \
+        const VECTOR u{}, w{};                                                                 \
+        TWELVE(DEFINE, VECTOR)                                                                 \
+        for (int64_t i = 0; i < turns; ++i) { TWELVE(STEP, INSTRUCTION, REGISTER) }            \
+    }
+LOOP(int8_avx512, "avx512f,avx512vnni", __m512i, "v", "vpdpbusd")
+LOOP(bf16_avx512, "avx512f,avx512bf16", __m512i, "v", "vdpbf16ps")
+LOOP(fp32_avx512, "avx512f", __m512i, "v", "vfmadd231ps")
+LOOP(fp32_avx2, "avx2,fma", __m256i, "x", "vfmadd231ps")
 constexpr int kSums = 12;
 #endif
 
@@ -131,17 +126,13 @@ double read_bandwidth(int64_t bytes, double seconds) {
     double best = 0;
     for (const int64_t ahead : kDistances) {
         pass.ahead = ahead;
-        std::vector<double> times;
-        for (const double end = now() + seconds / std::size(kDistances); times.size() < 5 || now() < end;) {
-            const double started = now();
+        const double time = median_time(seconds / std::size(kDistances), [&] {
             run_parts(parts, [](void* context, int part) {
                 auto& p = *static_cast<Pass*>(context);
                 p.sums[static_cast<size_t>(part) * 8] += p.read(p.at + p.share * part, p.share, p.ahead);
             }, &pass);
-            times.push_back(now() - started);
-        }
-        std::nth_element(times.begin(), times.begin() + times.size() / 2, times.end());
-        best = std::max(best, static_cast<double>(share) * parts / times[times.size() / 2]);
+        });
+        best = std::max(best, static_cast<double>(share) * parts / time);
     }
     return best;
 }
@@ -152,14 +143,8 @@ double register_rate(Arithmetic arithmetic, double seconds) {
     constexpr int64_t kTurns = 200'000;  // about half a millisecond
     const int parts = pool_threads();
     struct Work { void (*run)(int64_t); } work{found.run};
-    std::vector<double> times;
-    for (const double end = now() + seconds; times.size() < 5 || now() < end;) {
-        const double started = now();
-        run_parts(parts, [](void* context, int) { static_cast<Work*>(context)->run(kTurns); }, &work);
-        times.push_back(now() - started);
-    }
-    std::nth_element(times.begin(), times.begin() + times.size() / 2, times.end());
-    return found.operations * kTurns * parts / times[times.size() / 2];
+    const double time = median_time(seconds, [&] { run_parts(parts, [](void* context, int) { static_cast<Work*>(context)->run(kTurns); }, &work); });
+    return found.operations * kTurns * parts / time;
 }
 
 }  // namespace fusedx

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -44,6 +44,19 @@ class Denoiser(Protocol):
         """y float64 [R,C]; step int32 [R], row of the timestep tables; entry int32 [R], row of the condition -> float64 [R,C]."""
 
 
+@runtime_checkable
+class Differentiable(Protocol):
+    """A denoiser that differentiates itself: what the samplers newton and stale need."""
+
+    def eps_and_jacobian(
+        self, y: np.ndarray, step: np.ndarray, condition: Condition, entry: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As ``Denoiser.eps``, whose bits eps [R,C] has, and jacobian [R,C,C]: jacobian[r,i,j] = d eps[r,i] / d y[r,j].
+
+        The Jacobian, too, is of its row alone.  Where weights are integers it is approximate.
+        """
+
+
 def constant_half(weight_p: np.ndarray, prior: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """W1_p p for each entry, [M,F]: summed class by class in float64, so that an entry's bits do not depend on M."""
     total = np.zeros((prior.shape[0], weight_p.shape[0]))
@@ -70,7 +83,7 @@ def open_chains(name: str, stored: StoredDenoiser, schedule: Schedule) -> ChainR
     if name == "native":
         from fusedx.engine.backends.native import NativeChains
 
-        return NativeChains(stored)
+        return NativeChains(stored, schedule)
     from fusedx.engine.backends.python import PythonDenoiser
     from fusedx.engine.chain_runner import HostChains
 

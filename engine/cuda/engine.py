@@ -45,7 +45,7 @@ class CudaEngine(Engine):
         self.gpu, self.context = gpu, context
         self.input = CudaInput(context)
 
-    def warm_up(self, batch_sizes: Sequence[int], draws: int, progress: Callable[[int, int, str], None]) -> None:
+    def warm_up(self, batch_sizes: Sequence[int], draws: int | str, progress: Callable[[int, int, str], None]) -> None:
         """Compile and capture all that these batches will run; ``progress(done, total, what)`` before each part and at the end."""
         sizes = sorted(set(batch_sizes))  # not their buckets: the chain's rows follow from the size itself
         self.input.warm_up()
@@ -53,8 +53,8 @@ class CudaEngine(Engine):
             progress(2 * done, 2 * len(sizes), f"encoder, batch {size}")
             self.encoder.warm_up(size)
             progress(2 * done + 1, 2 * len(sizes), f"chain, batch {size}")
-            for count in sorted(set(self.draw_blocks(size, draws))):
-                self.chains.warm_up(size * count * self.rows_per_chain)
+            for rows in sorted(self.chain_rows(size, draws)):
+                self.chains.warm_up(rows)
         progress(2 * len(sizes), 2 * len(sizes), "ready")
 
     @property

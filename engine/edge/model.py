@@ -23,7 +23,7 @@ from fusedx.engine.edge.requirements import why_not
 from fusedx.engine.encoder.tensorrt import PRECISIONS as ENCODERS
 from fusedx.engine.engine import Engine, Result
 from fusedx.engine.errors import ConfigError, InputError, UnavailableError, require_int
-from fusedx.engine.limits import MAX_DRAWS, MAX_SEED
+from fusedx.engine.limits import MAX_SEED
 from fusedx.engine.sampling import Sampling
 
 
@@ -102,12 +102,14 @@ class EdgeModel:
         return self._memory.stream
 
     @overload
-    def classify(self, frame: list[Any] | tuple[Any, ...], *, draws: int | None = None, seed: int | None = None) -> list[Classified]: ...
+    def classify(
+        self, frame: list[Any] | tuple[Any, ...], *, draws: int | str | None = None, seed: int | None = None
+    ) -> list[Classified]: ...
     @overload
-    def classify(self, frame: Any, *, draws: int | None = None, seed: int | None = None) -> Classified: ...
+    def classify(self, frame: Any, *, draws: int | str | None = None, seed: int | None = None) -> Classified: ...
 
     def classify(
-        self, frame: Any, *, draws: int | None = None, seed: int | None = None
+        self, frame: Any, *, draws: int | str | None = None, seed: int | None = None
     ) -> Classified | list[Classified]:
         """Classify one frame, or a list of them: uint8 [H,W,3], RGB, a numpy array, or in this GPU's memory and read there without a
         copy: an array of PyCUDA, CuPy or another library that speaks ``__cuda_array_interface__`` or DLPack, or a ForeignArray.
@@ -119,13 +121,12 @@ class EdgeModel:
         if not frames:
             raise ConfigError("classify was given an empty list")
         m = self.compiled.manifest
-        draws = require_int("draws", m.default_draws if draws is None else draws, 1, MAX_DRAWS)
-        seed = require_int("seed", m.default_seed if seed is None else seed, 0, MAX_SEED)
+        sampling = Sampling(m.default_draws if draws is None else draws, m.default_seed if seed is None else seed)
         for one in frames:
             check_frame(one, self.gpu.index)
         with self._memory.exclusive():  # the encoder's outputs are read here, before anyone else runs it
             digests = [self._frames.digest(one) for one in frames]
-            results, seconds = self.engine.predict(frames, lambda: digests, Sampling(draws, seed))  # type: ignore[arg-type]
+            results, seconds = self.engine.predict(frames, lambda: digests, sampling)  # type: ignore[arg-type]
         share = {stage: s / len(frames) for stage, s in seconds.items()}
         found = [self._classified(result, digest, share) for result, digest in zip(results, digests, strict=True)]
         return found if isinstance(frame, (list, tuple)) else found[0]

@@ -35,6 +35,17 @@ class Process(Protocol):
     def eps_scale(self, i: int) -> float:
         """s_i: y0 = (y - ... - s_i eps) / q_i."""
 
+    # Of one chain at many steps at once, i and j int [W], states and eps [W,C]: for guesses, rounding as it may.
+
+    def updates(self, i: np.ndarray, y: np.ndarray, eps: np.ndarray, which: int) -> np.ndarray:
+        """[W,C]: the state after step i from y."""
+
+    def slopes(self, i: np.ndarray, y: np.ndarray, eps: np.ndarray, which: int) -> tuple[np.ndarray, np.ndarray]:
+        """[W,C] each: what ``updates`` changes by with y and with eps, number by number."""
+
+    def carried(self, i: np.ndarray, j: np.ndarray, y_j: np.ndarray, eps_j: np.ndarray, which: int) -> np.ndarray:
+        """[W,C]: the state at step i of the same y0 and eps as (y_j, eps_j) at step j; y_j itself where i is j."""
+
 
 class PosteriorProcess:
     """DiffMIC: down the table from its last row, noise at every step but the last."""
@@ -63,6 +74,26 @@ class PosteriorProcess:
     def eps_scale(self, i: int) -> float:
         return float(self._k.s[self.table_row(i)])
 
+    def updates(self, i: np.ndarray, y: np.ndarray, eps: np.ndarray, which: int) -> np.ndarray:
+        k, t, mean = self._k, self._rows(i), self._mean[which]
+        z = self._noise[np.minimum(i + 1, self.steps - 1), which]
+        noisy = posterior_step(y, eps, mean, z, q=k.q[t], s=k.s[t], g0=k.g0[t], g1=k.g1[t], g2=k.g2[t], sigma=k.sigma[t])
+        return np.where(t > 0, noisy, posterior_last_step(y, eps, mean, q=k.q[t], s=k.s[t]))
+
+    def slopes(self, i: np.ndarray, y: np.ndarray, eps: np.ndarray, which: int) -> tuple[np.ndarray, np.ndarray]:
+        k, t = self._k, self._rows(i)
+        of_y0, of_y = np.where(t > 0, k.g0[t], 1.0), np.where(t > 0, k.g1[t], 0.0)
+        return np.broadcast_to(of_y0 / k.q[t] + of_y, y.shape), np.broadcast_to(-of_y0 * k.s[t] / k.q[t], y.shape)
+
+    def carried(self, i: np.ndarray, j: np.ndarray, y_j: np.ndarray, eps_j: np.ndarray, which: int) -> np.ndarray:
+        k, t, u, mean = self._k, self._rows(i), self._rows(j), self._mean[which]
+        y0 = posterior_last_step(y_j, eps_j, mean, q=k.q[u], s=k.s[u])
+        return np.where(t == u, y_j, (1.0 - k.q[t]) * mean + k.q[t] * y0 + k.s[t] * eps_j)
+
+    def _rows(self, i: np.ndarray) -> np.ndarray:
+        """[W,1]: ``table_row`` of many steps, beside states [W,C]."""
+        return self.steps - 1 - i[:, None]
+
 
 class DDIMProcess:
     """DiffMIC-v2: in the order of the table, no noise after the start, the estimate clamped."""
@@ -89,3 +120,21 @@ class DDIMProcess:
 
     def eps_scale(self, i: int) -> float:
         return float(self._k.sqrt_one_minus[i])
+
+    def updates(self, i: np.ndarray, y: np.ndarray, eps: np.ndarray, which: int) -> np.ndarray:
+        k, x0 = self._k, self._estimate(i, y, eps)
+        return k.sqrt_alpha_bar_prev[i, None] * np.clip(x0, -1.0, 1.0) + k.sqrt_one_minus_prev[i, None] * eps
+
+    def slopes(self, i: np.ndarray, y: np.ndarray, eps: np.ndarray, which: int) -> tuple[np.ndarray, np.ndarray]:
+        k = self._k
+        free = np.abs(self._estimate(i, y, eps)) < 1.0  # at the kinks themselves the clamp's side is as good as the other
+        by_y = np.where(free, (k.sqrt_alpha_bar_prev / k.sqrt_alpha_bar)[i, None], 0.0)
+        return by_y, k.sqrt_one_minus_prev[i, None] - by_y * k.sqrt_one_minus[i, None]
+
+    def carried(self, i: np.ndarray, j: np.ndarray, y_j: np.ndarray, eps_j: np.ndarray, which: int) -> np.ndarray:
+        k, x0 = self._k, np.clip(self._estimate(j, y_j, eps_j), -1.0, 1.0)
+        return np.where((i == j)[:, None], y_j, k.sqrt_alpha_bar[i, None] * x0 + k.sqrt_one_minus[i, None] * eps_j)
+
+    def _estimate(self, i: np.ndarray, y: np.ndarray, eps: np.ndarray) -> np.ndarray:
+        """x0 [W,C], not clamped."""
+        return (y - self._k.sqrt_one_minus[i, None] * eps) / self._k.sqrt_alpha_bar[i, None]

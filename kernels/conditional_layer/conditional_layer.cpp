@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cstring>
 
-#include "conditional_layer/weights.hpp"
 #include "runtime/memory.hpp"
 #include "runtime/thread_pool.hpp"
 
@@ -30,7 +29,6 @@ const FloatKernel& float_kernel_for(Isa isa) {
     }
 }
 
-#if defined(FUSEDX_HAS_INTEGER)
 const IntegerKernel& integer_kernel_for(Isa isa) {
     switch (isa) {
 #if defined(FUSEDX_HAS_amx)
@@ -58,7 +56,6 @@ const IntegerKernel& integer_kernel_for(Isa isa) {
 #endif
     }
 }
-#endif
 
 // A row of K floats apart by a power of two would put all rows of a block in one cache set; side by side they stream.
 void interleave(const Layer& layer, const RowBlocks& blocks, int64_t block, float* to) {
@@ -81,6 +78,18 @@ int64_t most_rows(const Layer& layer, int64_t panels, int64_t least, int64_t mos
     return std::clamp<int64_t>(kMostPartials / (panels * padded_classes(layer.classes)), std::min(least, most), most);
 }
 
+// The layer's rows in equal parts of at most `most`, a value and its tangents always in one.
+struct RowParts {
+    int64_t unit, units, count;
+
+    RowParts(const Layer& layer, int64_t most) : unit(1 + layer.tangents), units(layer.rows / unit) {
+        const int64_t each = std::max<int64_t>(1, most / unit);
+        count = (units + each - 1) / each;
+    }
+    int64_t first(int64_t part) const { return units * part / count * unit; }
+    int64_t widest() const { return (units + count - 1) / count * unit; }
+};
+
 // eps = each panel's part, in ascending order whoever computed it and whatever else was computed, then the bias.
 void add_partials(const Layer& layer, const double* partial, int64_t first_row, int64_t rows, int64_t panels) {
     if (layer.out) return;
@@ -94,6 +103,7 @@ void add_partials(const Layer& layer, const double* partial, int64_t first_row, 
                 part += rows * wide;
                 for (int64_t c = 0; c < layer.classes; ++c) eps[c] += part[c];
             }
+            if ((first_row + row) % (1 + layer.tangents)) continue;  // a derivative knows no bias
             for (int64_t c = 0; c < layer.classes; ++c) eps[c] += layer.bias4[c];
         }
     });
@@ -113,12 +123,12 @@ thread_local Buffer input_scratch, partial_scratch;
 
 void float_layer(const Layer& layer, const FloatKernel& kernel) {
     const int64_t panels = (layer.outputs + kPanel - 1) / kPanel;
-    const int64_t most = most_rows(layer, panels, kernel.max_rows, kMostRows), groups = (layer.rows + most - 1) / most;
-    const int64_t widest = (layer.rows + groups - 1) / groups;
+    const RowParts parts(layer, most_rows(layer, panels, kernel.max_rows, kMostRows));
+    const int64_t widest = parts.widest();
     float* const interleaved = scratch<float>(input_scratch, widest * layer.inputs);
     double* const partial = layer.out ? nullptr : scratch<double>(partial_scratch, widest * panels * padded_classes(layer.classes));
-    for (int64_t group = 0; group < groups; ++group) {
-        const int64_t first = layer.rows * group / groups, rows = layer.rows * (group + 1) / groups - first;
+    for (int64_t part = 0; part < parts.count; ++part) {
+        const int64_t first = parts.first(part), rows = parts.first(part + 1) - first;
         const RowBlocks blocks{first, rows, (rows + kernel.max_rows - 1) / kernel.max_rows, interleaved, partial};
         parallel_for(blocks.blocks, rows * layer.inputs, [&](int64_t begin, int64_t end) {
             for (int64_t block = begin; block < end; ++block) interleave(layer, blocks, block, interleaved);
@@ -129,15 +139,14 @@ void float_layer(const Layer& layer, const FloatKernel& kernel) {
     }
 }
 
-#if defined(FUSEDX_HAS_INTEGER)
 void integer_layer(const Layer& layer, const IntegerKernel& kernel) {
     const int64_t panels = (layer.outputs + kPanel - 1) / kPanel, wide_panels = (layer.outputs + kWidePanel - 1) / kWidePanel;
-    const int64_t most = most_rows(layer, panels, 8, kernel.most_rows), groups = (layer.rows + most - 1) / most;
-    const int64_t widest = (layer.rows + groups - 1) / groups;
+    const RowParts parts(layer, most_rows(layer, panels, 8, kernel.most_rows));
+    const int64_t widest = parts.widest();
     void* const workspace = scratch<char>(input_scratch, kernel.workspace_bytes(layer, widest));
     double* const partial = layer.out ? nullptr : scratch<double>(partial_scratch, widest * panels * padded_classes(layer.classes));
-    for (int64_t group = 0; group < groups; ++group) {
-        const int64_t first = layer.rows * group / groups, rows = layer.rows * (group + 1) / groups - first;
+    for (int64_t part = 0; part < parts.count; ++part) {
+        const int64_t first = parts.first(part), rows = parts.first(part + 1) - first;
         const IntegerRows these{first, rows, workspace, partial};
         // A multiply-add of int8 takes about a quarter of the time of a float one.
         parallel_for(rows, rows * layer.inputs, [&](int64_t begin, int64_t end) { kernel.quantize(layer, these, begin, end); });
@@ -146,18 +155,15 @@ void integer_layer(const Layer& layer, const IntegerKernel& kernel) {
         add_partials(layer, partial, first, rows, panels);
     }
 }
-#endif
 
 }  // namespace
 
 void conditional_layer(const Layer& layer, Isa isa) {
-    require_format(layer.weights.format);
     if (layer.rows == 0) return;
-#if defined(FUSEDX_HAS_INTEGER)
-    if (layer.weights.format == WeightFormat::int8 || layer.weights.format == WeightFormat::int4)
-        return integer_layer(layer, integer_kernel_for(isa));
-#endif
-    float_layer(layer, float_kernel_for(isa));
+    if (is_integer(layer.weights.format))
+        integer_layer(layer, integer_kernel_for(isa));
+    else
+        float_layer(layer, float_kernel_for(isa));
 }
 
 }  // namespace fusedx

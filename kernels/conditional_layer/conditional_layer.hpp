@@ -3,6 +3,14 @@
 //   out[r, n] = softplus(a[t_r, n] * (sum_k W[n, k] u[r, k] + h[i_r, n]) + c[t_r, n]) * f[i_r, n]
 //
 // and, in place of writing it, the denoiser's last layer: eps[r, c] = sum_n W4[c, n] out[r, n] + b4[c], in double precision.
+//
+// With tangents, rows come in groups of 1 + tangents: a value row as above, then directions du along which the layer is differentiated at
+// that value (forward mode), so that one read of the weights serves both.  With z = a (W u + h) + c of the value,
+//
+//   out[du, n] = a[t, n] sigmoid(z[n]) (sum_k W[n, k] du[k]) f[i, n]          and eps likewise, without b4
+//
+// A value row has the bits that it has without tangents.  Integer formats round a direction to 8 bits like any row; what they compute is
+// piecewise constant, so this is an approximate derivative of the smooth layer that it stands for.
 #pragma once
 
 #include <cstdint>
@@ -15,6 +23,7 @@ namespace fusedx {
 constexpr int kPanel = 32;      // outputs side by side in a panel of float weights and in every epilogue: two AVX-512 vectors
 constexpr int kWidePanel = 64;  // outputs side by side in a panel of integer weights
 constexpr int kClasses = 8;     // classes side by side in packed W4: one AVX-512 vector of doubles
+constexpr int kMostTangents = 63;  // a group shares one read of the weights: kMostRows of RowBlocks, and of IntegerRows
 
 static inline int64_t padded_classes(int64_t classes) { return (classes + kClasses - 1) / kClasses * kClasses; }
 
@@ -40,9 +49,9 @@ struct Layer {
     const float* panels4;             // [ceil(N / 32), ceil(C / 8), 32, 8]: W4[c, n] at [n / 32, c / 8, n % 32, c % 8], else zero
     const double* bias4;              // [C]
     int64_t u_stride, a_stride, c_stride, h_stride, f_stride, out_stride;
+    int64_t tangents;                 // of a group, 0 to kMostTangents; R is whole groups, whose t and image are those of their value row
 };
 
-// Throws Error(unavailable) for a format that this build has no kernel for.
 void conditional_layer(const Layer& layer, Isa isa);
 
 // What each instruction set provides.

@@ -13,7 +13,10 @@
 
 #include "runtime/vec.hpp"
 
-#if defined(__ARM_NEON) && !defined(FUSEDX_PORTABLE_DOT)
+#if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
+#include <immintrin.h>
+#define FUSEDX_DOT_VNNI
+#elif defined(__ARM_NEON) && !defined(FUSEDX_PORTABLE_DOT)
 #include <arm_neon.h>
 #define FUSEDX_DOT_NEON
 #elif defined(__SSE2__) && !defined(FUSEDX_PORTABLE_DOT)
@@ -27,61 +30,7 @@ namespace {
 inline ivec load_bytes(const void* p) { ivec v; std::memcpy(&v, p, sizeof v); return v; }
 inline ivec broadcast_quad(const uint8_t* p) { int32_t quad; std::memcpy(&quad, p, sizeof quad); return all(quad); }
 
-#if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
-
-constexpr int kInputOffset = 0;
-constexpr bool kFewRegistersPerRow = true;  // a product needs no registers beside its operands
-struct Inputs { ivec x; };
-struct Weights { ivec w; };
-inline Inputs inputs(ivec x) { return {x}; }
-inline Weights weights(ivec w) { return {w}; }
-inline ivec dot4(ivec sum, const Inputs& x, const Weights& w) {
-#if defined(__AVX512F__)
-    return (ivec)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)x.x, (__m512i)w.w);
-#else
-    return (ivec)_mm256_dpbusd_avx_epi32((__m256i)sum, (__m256i)x.x, (__m256i)w.w);
-#endif
-}
-using NibbleInputs = Inputs;
-using NibbleWeights = Weights;
-inline NibbleInputs nibble_inputs(ivec x) { return {x}; }
-inline NibbleWeights nibble_weights(ivec w) { return {w}; }
-inline ivec dot4_nibbles(ivec sum, const Inputs& x, const Weights& w) { return dot4(sum, x, w); }
-
-#elif defined(FUSEDX_DOT_NEON)
-
-constexpr int kInputOffset = 128;
-constexpr bool kFewRegistersPerRow = true;
-struct Inputs { ivec x; };  // four times the row's quad, each byte less 128
-struct Weights { ivec w; };
-inline Inputs inputs(ivec x) { return {x}; }
-inline Weights weights(ivec w) { return {w}; }
-inline ivec dot4(ivec sum, const Inputs& x, const Weights& w) {
-    const int8x16_t a = (int8x16_t)x.x, b = (int8x16_t)w.w;
-#if defined(__ARM_FEATURE_DOTPROD)
-    return (ivec)vdotq_s32((int32x4_t)sum, b, a);
-#else
-    const int32x4_t low = vpaddlq_s16(vmull_s8(vget_low_s8(a), vget_low_s8(b)));  // outputs 0 and 1, two sums each
-    const int32x4_t high = vpaddlq_s16(vmull_high_s8(a, b));
-    return (ivec)vaddq_s32((int32x4_t)sum, vpaddq_s32(low, high));
-#endif
-}
-using NibbleInputs = Inputs;
-using NibbleWeights = Weights;
-inline NibbleInputs nibble_inputs(ivec x) { return {x}; }
-inline NibbleWeights nibble_weights(ivec w) { return {w}; }
-inline ivec dot4_nibbles(ivec sum, const Inputs& x, const Weights& w) {  // inputs as they are, both without a sign
-    const uint8x16_t a = (uint8x16_t)x.x, b = (uint8x16_t)w.w;
-#if defined(__ARM_FEATURE_DOTPROD)
-    return (ivec)vdotq_u32((uint32x4_t)sum, b, a);
-#else
-    const uint32x4_t low = vpaddlq_u16(vmull_u8(vget_low_u8(a), vget_low_u8(b)));
-    const uint32x4_t high = vpaddlq_u16(vmull_high_u8(a, b));
-    return (ivec)vaddq_u32((uint32x4_t)sum, vpaddq_u32(low, high));
-#endif
-}
-
-#elif defined(FUSEDX_DOT_X86)
+#if defined(FUSEDX_DOT_X86)
 
 typedef int16_t svec __attribute__((vector_size(kBytes)));
 typedef uint16_t uvec16 __attribute__((vector_size(kBytes)));
@@ -107,7 +56,62 @@ inline Weights weights(ivec w) { return {(ivec)(((svec)w << 8) >> 8), (ivec)((sv
 inline ivec dot4(ivec sum, const Inputs& x, const Weights& w) {
     return sum + (multiply_pairs(x.even, w.even) + multiply_pairs(x.odd, w.odd));
 }
-#if defined(__AVX2__)
+
+#else
+
+struct Inputs { ivec x; };  // NEON: four times the row's quad, each byte less 128
+struct Weights { ivec w; };
+inline Inputs inputs(ivec x) { return {x}; }
+inline Weights weights(ivec w) { return {w}; }
+
+#if defined(FUSEDX_DOT_VNNI)
+
+constexpr int kInputOffset = 0;
+constexpr bool kFewRegistersPerRow = true;  // a product needs no registers beside its operands
+inline ivec dot4(ivec sum, const Inputs& x, const Weights& w) {
+#if defined(__AVX512F__)
+    return (ivec)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)x.x, (__m512i)w.w);
+#else
+    return (ivec)_mm256_dpbusd_avx_epi32((__m256i)sum, (__m256i)x.x, (__m256i)w.w);
+#endif
+}
+
+#elif defined(FUSEDX_DOT_NEON)
+
+constexpr int kInputOffset = 128;
+constexpr bool kFewRegistersPerRow = true;
+inline ivec dot4(ivec sum, const Inputs& x, const Weights& w) {
+    const int8x16_t a = (int8x16_t)x.x, b = (int8x16_t)w.w;
+#if defined(__ARM_FEATURE_DOTPROD)
+    return (ivec)vdotq_s32((int32x4_t)sum, b, a);
+#else
+    const int32x4_t low = vpaddlq_s16(vmull_s8(vget_low_s8(a), vget_low_s8(b)));  // outputs 0 and 1, two sums each
+    const int32x4_t high = vpaddlq_s16(vmull_high_s8(a, b));
+    return (ivec)vaddq_s32((int32x4_t)sum, vpaddq_s32(low, high));
+#endif
+}
+
+#else  // any processor
+
+constexpr int kInputOffset = 0;
+constexpr bool kFewRegistersPerRow = false;
+inline ivec dot4(ivec sum, const Inputs& x, const Weights& w) {
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+        const int at = 24 - 8 * i;
+#else
+        const int at = 8 * i;
+#endif
+        sum += ((x.x >> at) & all(0xff)) * ((w.w << (24 - at)) >> 24);
+    }
+    return sum;
+}
+
+#endif
+#endif
+
+#if defined(FUSEDX_DOT_X86) && defined(__AVX2__)
 struct NibbleInputs { ivec x; };
 struct NibbleWeights { ivec w; };
 inline NibbleInputs nibble_inputs(ivec x) { return {x}; }
@@ -125,35 +129,20 @@ using NibbleInputs = Inputs;
 using NibbleWeights = Weights;
 inline NibbleInputs nibble_inputs(ivec x) { return inputs(x); }
 inline NibbleWeights nibble_weights(ivec w) { return weights(w); }
-inline ivec dot4_nibbles(ivec sum, const Inputs& x, const Weights& w) { return dot4(sum, x, w); }
-#endif
-
-#else  // any processor
-
-constexpr int kInputOffset = 0;
-constexpr bool kFewRegistersPerRow = false;
-struct Inputs { ivec x; };
-struct Weights { ivec w; };
-inline Inputs inputs(ivec x) { return {x}; }
-inline Weights weights(ivec w) { return {w}; }
-inline ivec dot4(ivec sum, const Inputs& x, const Weights& w) {
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) {
-#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-        const int at = 24 - 8 * i;
+inline ivec dot4_nibbles(ivec sum, const NibbleInputs& x, const NibbleWeights& w) {
+#if defined(FUSEDX_DOT_NEON)  // inputs as they are, both without a sign
+    const uint8x16_t a = (uint8x16_t)x.x, b = (uint8x16_t)w.w;
+#if defined(__ARM_FEATURE_DOTPROD)
+    return (ivec)vdotq_u32((uint32x4_t)sum, b, a);
 #else
-        const int at = 8 * i;
+    const uint32x4_t low = vpaddlq_u16(vmull_u8(vget_low_u8(a), vget_low_u8(b)));
+    const uint32x4_t high = vpaddlq_u16(vmull_high_u8(a, b));
+    return (ivec)vaddq_u32((uint32x4_t)sum, vpaddq_u32(low, high));
 #endif
-        sum += ((x.x >> at) & all(0xff)) * ((w.w << (24 - at)) >> 24);
-    }
-    return sum;
+#else
+    return dot4(sum, x, w);
+#endif
 }
-using NibbleInputs = Inputs;
-using NibbleWeights = Weights;
-inline NibbleInputs nibble_inputs(ivec x) { return {x}; }
-inline NibbleWeights nibble_weights(ivec w) { return {w}; }
-inline ivec dot4_nibbles(ivec sum, const Inputs& x, const Weights& w) { return dot4(sum, x, w); }
-
 #endif
 
 }  // namespace

@@ -9,7 +9,7 @@
 namespace fusedx::FUSEDX_ISA {
 namespace {
 
-// One row of one panel, in place: total [32], the product -> the layer's outputs, zeros past the last one.
+// One row of one panel and its tangents, in place: total [1 + tangents, 32], the products -> the layer's outputs, zeros past the last one.
 inline void finish_row(const Layer& layer, int64_t row, int64_t panel, int64_t valid, float* total) {
     const int64_t at = panel * kPanel, t = layer.t[row], i = layer.image ? layer.image[row] : 0;
     float edge[4][kPanel];
@@ -26,11 +26,17 @@ inline void finish_row(const Layer& layer, int64_t row, int64_t panel, int64_t v
     for (int v = 0; v < kPanel; v += kLanes) {
         vec x = load(total + v);
         if (h) x = x + load(h + v);
-        x = softplus(fma(load(a + v), x, load(c + v)));
+        const vec z = fma(load(a + v), x, load(c + v));
+        x = softplus(z);
         if (f) x = x * load(f + v);
         store(total + v, x);
+        if (!layer.tangents) continue;
+        vec slope = load(a + v) * sigmoid(z);
+        if (f) slope = slope * load(f + v);
+        for (int64_t d = 1; d <= layer.tangents; ++d) store(total + d * kPanel + v, slope * load(total + d * kPanel + v));
     }
-    for (int64_t n = valid; n < kPanel; ++n) total[n] = 0.0f;  // an infinite input times a weight of zero is not zero
+    for (int64_t r = 0; r <= layer.tangents; ++r)
+        for (int64_t n = valid; n < kPanel; ++n) total[r * kPanel + n] = 0.0f;  // an infinite input times a weight of zero is not zero
 }
 
 // partial[row, c] = sum over the panel's 32 outputs n of outputs[row, n] * w[n, c]: four chains, number l over n = l, l + 4,
@@ -55,16 +61,29 @@ inline void project_panel(const float* outputs, const float* w, int64_t rows, in
         }
 }
 
-// Panel `panel` (of 32 outputs) of rows [first_row, first_row + rows): total [rows, 32] -> out, or this panel's part of eps in
-// partial [panels][rows][padded_classes(C)].
+// Rows at many steps of a chain read as many rows of a and c, two cache lines of each a panel, where the processor sees no stream: it is
+// told while the panel's product is under way.
+inline void prefetch_tables(const Layer& layer, int64_t first_row, int64_t rows, int64_t panel) {
+    const int64_t at = panel * kPanel;
+    for (int64_t row = first_row; row < first_row + rows; ++row) {
+        if (row > first_row && layer.t[row] == layer.t[row - 1]) continue;
+        for (const float* table : {layer.a + layer.t[row] * layer.a_stride, layer.c + layer.t[row] * layer.c_stride}) {
+            __builtin_prefetch(table + at, 0, 2);
+            __builtin_prefetch(table + at + kPanel / 2, 0, 2);
+        }
+    }
+}
+
+// Panel `panel` (of 32 outputs) of rows [first_row, first_row + rows), which are whole groups: total [rows, 32] -> out, or this panel's
+// part of eps in partial [panels][rows][padded_classes(C)].
 inline void finish_panel(const Layer& layer, int64_t first_row, int64_t rows, double* partial, int64_t panel, float* total) {
     const int64_t at = panel * kPanel, valid = layer.outputs - at < kPanel ? layer.outputs - at : kPanel;
-    for (int64_t r = 0; r < rows; ++r) {
-        const int64_t row = first_row + r;
-        finish_row(layer, row, panel, valid, total + r * kPanel);
-        if (layer.out) std::memcpy(layer.out + row * layer.out_stride + at, total + r * kPanel, valid * sizeof(float));
+    for (int64_t r = 0; r < rows; r += 1 + layer.tangents) finish_row(layer, first_row + r, panel, valid, total + r * kPanel);
+    if (layer.out) {
+        for (int64_t r = 0; r < rows; ++r)
+            std::memcpy(layer.out + (first_row + r) * layer.out_stride + at, total + r * kPanel, valid * sizeof(float));
+        return;
     }
-    if (layer.out) return;
     const int64_t wide = padded_classes(layer.classes);
     project_panel(total, layer.panels4 + at * wide, rows, wide, partial + panel * rows * wide);
 }

@@ -4,7 +4,7 @@
 #pragma once
 
 #include "conditional_layer/dot.hpp"
-#include "conditional_layer/int8_panel.hpp"
+#include "conditional_layer/integer_blocks.hpp"
 #include "conditional_layer/integer_rows.hpp"
 
 namespace fusedx::FUSEDX_ISA {
@@ -58,10 +58,7 @@ void add_groups(const uint8_t* x, const int32_t* sums, const char* w, const fp16
 
 using AddGroups = void (*)(const uint8_t*, const int32_t*, const char*, const fp16*, int64_t, const char*, float*);
 inline AddGroups add_groups_for(int64_t rows, int lines) {
-#define FUSEDX_FORMS(R) {add_groups<R, 0>, add_groups<R, 1>, add_groups<R, 2>, nullptr, add_groups<R, 4>}
-    static constexpr AddGroups kForms[][5] = {FUSEDX_FORMS(1), FUSEDX_FORMS(2), FUSEDX_FORMS(3), FUSEDX_FORMS(4),
-                                              FUSEDX_FORMS((kRows < 5 ? kRows : 5)), FUSEDX_FORMS((kRows < 6 ? kRows : 6))};
-#undef FUSEDX_FORMS
+    static constexpr AddGroups kForms[][5] = FUSEDX_BLOCK_FORMS(add_groups);
     return kForms[rows - 1][lines];
 }
 

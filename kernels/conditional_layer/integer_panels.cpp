@@ -57,6 +57,8 @@ void run_int8(const Layer& layer, const IntegerRows& rows, int64_t begin, int64_
     const auto* const scale = static_cast<const float*>(layer.weights.scale);
     const auto* const sums = static_cast<const int32_t*>(layer.weights.sums);
     for (int64_t panel = begin; panel < end; ++panel) {
+        prefetch_tables(layer, rows.first_row, rows.rows, 2 * panel);
+        prefetch_tables(layer, rows.first_row, rows.rows, 2 * panel + 1);
         sums_of(view, w + panel * view.quads() * kPanelBytes, total);
         finish(layer, rows, panel, [&](int half, float* product) {
             int8_products(view, total, sums + panel * kWidePanel, scale + panel * kWidePanel, half, product);
@@ -71,6 +73,8 @@ void run_int4(const Layer& layer, const IntegerRows& rows, int64_t begin, int64_
     const auto* const scale = static_cast<const fp16*>(layer.weights.scale);
     const auto* const sums = static_cast<const float*>(layer.weights.sums);
     for (int64_t panel = begin; panel < end; ++panel) {
+        prefetch_tables(layer, rows.first_row, rows.rows, 2 * panel);
+        prefetch_tables(layer, rows.first_row, rows.rows, 2 * panel + 1);
         int4_sums(view, w + panel * view.groups() * kGroupSteps * kPanelBytes, scale + panel * view.groups() * kWidePanel, total);
         finish(layer, rows, panel, [&](int half, float* product) {
             int4_products(view, total, sums + panel * kWidePanel, half, product);

@@ -14,6 +14,7 @@ from fusedx.kernels.native_module import native, require
 
 PANEL = 32  # outputs side by side in a panel, as in conditional_layer.hpp
 CLASSES = 8  # classes side by side in a packed projection, likewise
+MOST_TANGENTS = 63  # of a value, likewise
 
 
 def available() -> bool:
@@ -55,17 +56,20 @@ def run(
     image: np.ndarray | None = None,
     out: np.ndarray | None = None,
     isa: str = "",
+    tangents: int = 0,
 ) -> np.ndarray:
     """u [R, K], weights [N, K] from :func:`pack`, a and c [T, N], t [R], h and f [I, N], image [R] -> out [R, N].
 
     All arrays float32, t and image int32.  Rows must be contiguous and may lie apart (``u[:, :K]`` of something wider is
     fine).  ``out`` must not overlap an input.  ``isa`` names an instruction set; empty means FUSEDX_ISA or the best.
+    With ``tangents``, rows come in groups of 1 + tangents: a value and the directions along which it is differentiated, as
+    ``reference.tangent_layer`` says, whose t and image are those of the group's first row.
     Raises ValueError naming the argument that does not fit.
     """
     module = require("conditional_layer.run")
     if out is None:
         out = np.empty((u.shape[0], a.shape[-1]), np.float32)
-    module.conditional_layer(u, weights, a, c, t, h, f, image, out, isa)
+    module.conditional_layer(u, weights, a, c, t, h, f, image, out, isa, tangents)
     return out
 
 
@@ -82,10 +86,12 @@ def run_projected(
     f: np.ndarray | None = None,
     image: np.ndarray | None = None,
     isa: str = "",
+    tangents: int = 0,
 ) -> np.ndarray:
     """:func:`run` and the product after it, the layer's output never being written: -> float64 [R, C].
 
-    eps[r, c] = sum_n W4[c, n] layer(u)[r, n] + b4[c], panels4 from :func:`pack_projection`, bias4 float64 [C].
+    eps[r, c] = sum_n W4[c, n] layer(u)[r, n] + b4[c], panels4 from :func:`pack_projection`, bias4 float64 [C]; rows of ``tangents``
+    without b4.
     """
     module = require("conditional_layer.run_projected")
-    return module.projected_layer(u, weights, a, c, t, h, f, image, panels4, bias4, isa)
+    return module.projected_layer(u, weights, a, c, t, h, f, image, panels4, bias4, isa, tangents)

@@ -22,6 +22,8 @@ namespace fusedx {
 enum class WeightFormat : int32_t { fp32 = 0, bf16 = 1, fp16 = 2, int8 = 3, int4 = 4 };
 constexpr const char* kWeightFormats[] = {"fp32", "bf16", "fp16", "int8", "int4"};  // their names, in that order; FORMATS of packed.py
 
+static constexpr bool is_integer(WeightFormat format) { return format == WeightFormat::int8 || format == WeightFormat::int4; }
+
 // Of int8 and int4: 255 * 128 * 65536, the greatest sum of products, fits 32 bits.
 constexpr int64_t kMostIntegerInputs = 65536;
 

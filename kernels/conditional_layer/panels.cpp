@@ -13,7 +13,7 @@ constexpr int kChunk = 256;  // inputs summed in registers before joining the ru
 
 // Accumulators (rows x vectors) that fit the registers beside one broadcast input and the weights.
 #if defined(__AVX512F__)
-constexpr int kRows = 8;  // 8 x 2 of 32 zmm
+constexpr int kRows = 14;  // 14 x 2 of 32 zmm
 #elif defined(__x86_64__)
 constexpr int kRows = 6;  // 6 x 2 of 16 ymm
 #else
@@ -31,6 +31,7 @@ inline vec load_weights(const fp16* p) { return load_wide(p); }
 template <class T, int ROWS, int kAhead>
 void add_chunk(const float* u, const T* w, int64_t length, const T* ahead, float* total) {
     constexpr int V = vectors_for(ROWS), kWide = V * kLanes, kLine = 64 / sizeof(T);
+    constexpr int kNear = 12, kLines = kPanel * sizeof(T) / 64;
     constexpr int kLevel = ROWS == 1 ? 3 : 2;  // into the first cache, or only the second while the first serves other rows
     for (int part = 0; part < kPanel; part += kWide) {
         vec sum[ROWS][V] = {};
@@ -38,17 +39,19 @@ void add_chunk(const float* u, const T* w, int64_t length, const T* ahead, float
             if constexpr (kAhead > 0)
                 if (part == 0)
                     for (int i = 0; i < kAhead; ++i) __builtin_prefetch(ahead + (k * kAhead + i) * kLine, 0, kLevel);
+            if constexpr (ROWS > 1 && kAhead == kLines)  // no other rows read this chunk later: on into the first cache, just in time
+                for (int i = 0; i < kLines; ++i) __builtin_prefetch(w + (k + kNear) * kPanel + i * kLine, 0, 3);
             vec weight[V];
 #pragma GCC unroll 8
             for (int v = 0; v < V; ++v) weight[v] = load_weights(w + k * kPanel + part + v * kLanes);
-#pragma GCC unroll 8
+#pragma GCC unroll 16
             for (int r = 0; r < ROWS; ++r) {
                 const vec x = all(u[k * ROWS + r]);
 #pragma GCC unroll 8
                 for (int v = 0; v < V; ++v) sum[r][v] = fma(x, weight[v], sum[r][v]);
             }
         }
-#pragma GCC unroll 8
+#pragma GCC unroll 16
         for (int r = 0; r < ROWS; ++r)
 #pragma GCC unroll 8
             for (int v = 0; v < V; ++v) {
@@ -62,7 +65,7 @@ template <class T>
 using AddChunk = void (*)(const float*, const T*, int64_t, const T*, float*);
 template <class T, int kAhead>
 AddChunk<T> add_chunk_for(int64_t rows) {
-    static_assert(kRows <= 8);
+    static_assert(kRows <= 14);
     switch (rows) {
         case 1: return add_chunk<T, 1, kAhead>;
         case 2: return add_chunk<T, 2, kAhead>;
@@ -71,7 +74,13 @@ AddChunk<T> add_chunk_for(int64_t rows) {
         case 5: return add_chunk<T, 5, kAhead>;
         case 6: return add_chunk<T, 6, kAhead>;
         case 7: return add_chunk<T, kRows < 7 ? kRows : 7, kAhead>;
-        default: return add_chunk<T, kRows < 8 ? kRows : 8, kAhead>;
+        case 8: return add_chunk<T, kRows < 8 ? kRows : 8, kAhead>;
+        case 9: return add_chunk<T, kRows < 9 ? kRows : 9, kAhead>;
+        case 10: return add_chunk<T, kRows < 10 ? kRows : 10, kAhead>;
+        case 11: return add_chunk<T, kRows < 11 ? kRows : 11, kAhead>;
+        case 12: return add_chunk<T, kRows < 12 ? kRows : 12, kAhead>;
+        case 13: return add_chunk<T, kRows < 13 ? kRows : 13, kAhead>;
+        default: return add_chunk<T, kRows < 14 ? kRows : 14, kAhead>;
     }
 }
 
@@ -81,6 +90,7 @@ void run_panels(const Layer& layer, const RowBlocks& blocks, int64_t begin, int6
     for (int64_t panel = begin; panel < end; ++panel) {
         const T* w = static_cast<const T*>(layer.weights.panels) + panel * layer.inputs * kPanel;
         std::memset(total, 0, sizeof(float) * blocks.rows * kPanel);
+        prefetch_tables(layer, blocks.first_row, blocks.rows, panel);
         for (int64_t k = 0; k < layer.inputs; k += kChunk) {
             const int64_t length = layer.inputs - k < kChunk ? layer.inputs - k : kChunk;
             for (int64_t block = 0; block < blocks.blocks; ++block) {

@@ -51,6 +51,40 @@ def projected_layer(
     return x.astype(np.float64) @ weight4.astype(np.float64).T + bias4
 
 
+def tangent_layer(
+    u: np.ndarray,
+    du: np.ndarray,
+    weight: np.ndarray,
+    a: np.ndarray,
+    c: np.ndarray,
+    t: np.ndarray,
+    *,
+    h: np.ndarray | None = None,
+    f: np.ndarray | None = None,
+    image: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The layer and its forward-mode derivative along D directions: u [R, K], du [R, D, K] -> [R, N], [R, D, N].
+
+    With z = a (W u + h) + c, the derivative of the layer along du is a * sigmoid(z) * (W du) * f.  W is read once for value and
+    directions where the product is compiled.
+    """
+    x = u @ weight.T
+    if h is not None:
+        x = x + h[image]
+    z = a[t] * x + c[t]
+    slope = a[t] * sigmoid(z)
+    value, tangents = softplus(z), du @ weight.T
+    if f is None:
+        return value, slope[:, None] * tangents
+    return value * f[image], (slope * f[image])[:, None] * tangents
+
+
 def softplus(x: np.ndarray) -> np.ndarray:
     """log(1 + exp(x)) without overflow; linear above 20."""
     return np.where(x > 20, x, np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x))))
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    """The slope of softplus as PyTorch has it: 1 / (1 + exp(-x)) without overflow, and 1 above 20."""
+    e = np.exp(-np.abs(x))
+    return np.where(x > 20, np.ones_like(x), np.where(x < 0, e, np.ones_like(x)) / (1 + e))

@@ -47,5 +47,12 @@ inline vec softplus(vec x) {  // not-a-number stays not-a-number: every comparis
     return (x > all(0.0f) ? x : all(0.0f)) + tail;
 }
 
+// The slope of softplus, 1 / (1 + exp(-x)).  Above 20 PyTorch's slope is 1; so is this, since exp(-20) is less than half a unit of 1.
+inline vec sigmoid(vec x) {
+    const vec minus = (vec)((ivec)x | all(INT32_MIN)), floor = all(-87.0f);
+    const vec e = minus < floor ? all(0.0f) : exp_negative(minus);
+    return (x < all(0.0f) ? e : all(1.0f)) / (all(1.0f) + e);
+}
+
 }  // namespace
 }  // namespace fusedx::FUSEDX_ISA

@@ -2,15 +2,14 @@
 
 #include <algorithm>
 #include <cstring>
-#include <string>
+#include <functional>
+#include <numeric>
 
-#include "error.hpp"
+#include "conditional_layer/packed_shapes.hpp"
 #include "runtime/thread_pool.hpp"
 
 namespace fusedx {
 namespace {
-
-int64_t up(int64_t count, int64_t unit) { return (count + unit - 1) / unit; }
 
 // weight [N, K], `stride` floats from row to row -> panels [begin, end) of [ceil(N / 32), K, 32].
 void pack_panels(const PackedView& from, int64_t begin, int64_t end, float* panels) {
@@ -28,37 +27,25 @@ void pack_panels(const PackedView& from, int64_t begin, int64_t end, float* pane
     }
 }
 
+// All panels are of one size; fp32's are made here, [ceil(N / 32), K, 32].
 int64_t panel_bytes(const PackedView& from) {
-    switch (from.format) {
-        case WeightFormat::fp32: return from.inputs * kPanel * 4;
-        case WeightFormat::bf16:
-        case WeightFormat::fp16: return from.inputs * kPanel * 2;
-        case WeightFormat::int8: return up(from.inputs, 4) * kWidePanel * 4;
-        default: return up(from.inputs, 64) * kWidePanel * 32;
-    }
+    if (from.format == WeightFormat::fp32) return from.inputs * kPanel * 4;
+    const std::vector<int64_t> shape = packed_shapes(from.format, from.outputs, from.inputs).panels;
+    return std::accumulate(shape.begin() + 1, shape.end(), int64_t{is_integer(from.format) ? 1 : 2}, std::multiplies<>());
 }
 
 }  // namespace
 
-void require_format(WeightFormat format) {
-#if !defined(FUSEDX_HAS_INTEGER)
-    if (format == WeightFormat::int8 || format == WeightFormat::int4)
-        throw Error(Status::unavailable, std::string("this build has no kernels for int8 and int4 weights; compile the model at fp32, bf16 or fp16"));
-#endif
-    (void)format;
-}
-
 Weights::Weights(const PackedView& from) : format_(from.format), outputs_(from.outputs), inputs_(from.inputs) {
-    require_format(from.format);
-    const bool integer = from.format == WeightFormat::int8 || from.format == WeightFormat::int4;
-    const int64_t count = up(from.outputs, integer ? kWidePanel : kPanel), each = panel_bytes(from);
+    const bool integer = is_integer(from.format);
+    const int64_t count = whole_parts(from.outputs, integer ? kWidePanel : kPanel), each = panel_bytes(from);
     panels_ = Buffer(count * each);
     if (integer) sums_ = Buffer(count * kWidePanel * 4);
     if (from.format == WeightFormat::int8) {
         scale_ = Buffer(count * kWidePanel * 4);
         std::memcpy(scale_.as<float>(), from.scale, from.outputs * 4);
     } else if (from.format == WeightFormat::int4) {
-        scale_ = Buffer(count * up(from.inputs, 64) * kWidePanel * 2);
+        scale_ = Buffer(count * whole_parts(from.inputs, 64) * kWidePanel * 2);
         std::memcpy(scale_.as<char>(), from.scale, scale_.bytes());
     }
     // The work of one row, as in conditional_layer(): it decides the shares of the threads.
@@ -68,15 +55,13 @@ Weights::Weights(const PackedView& from) : format_(from.format), outputs_(from.o
             pack_panels(from, begin, end, panels_.as<float>());
         else
             std::memcpy(to + begin * each, static_cast<const char*>(from.panels) + begin * each, (end - begin) * each);
-#if defined(FUSEDX_HAS_INTEGER)
         if (integer) integer_sums(from.format, from.inputs, to, scale_.as<void>(), begin, end, sums_.as<void>());
-#endif
     });
 }
 
 Buffer pack_projection(const float* weight4, int64_t classes, int64_t inputs) {
-    const int64_t groups = up(classes, kClasses);
-    Buffer packed(up(inputs, kPanel) * groups * kPanel * kClasses * sizeof(float));
+    const int64_t groups = whole_parts(classes, kClasses);
+    Buffer packed(whole_parts(inputs, kPanel) * groups * kPanel * kClasses * sizeof(float));
     for (int64_t c = 0; c < classes; ++c)
         for (int64_t n = 0; n < inputs; ++n)
             packed.as<float>()[((n / kPanel * groups + c / kClasses) * kPanel + n % kPanel) * kClasses + c % kClasses] = weight4[c * inputs + n];

@@ -12,7 +12,7 @@ class Weights {
 public:
     Weights() = default;
     // Copies (fp32: packs) the matrix, each part first touched by the thread that reads it in conditional_layer().
-    // Throws Error(out_of_memory; unavailable where this build has no kernel for the format).
+    // Throws Error(out_of_memory; unavailable where integer weights have more inputs than kMostIntegerInputs).
     explicit Weights(const PackedView& from);
 
     WeightView view() const { return {format_, panels_.as<void>(), scale_.as<void>(), sums_.as<void>()}; }
@@ -28,8 +28,5 @@ private:
 
 // W4 [C, N] -> panels [ceil(N / 32), ceil(C / 8), 32, 8], zeros where there is no weight.
 Buffer pack_projection(const float* weight4, int64_t classes, int64_t inputs);
-
-// Throws Error(unavailable) unless this build has kernels for the format.
-void require_format(WeightFormat format);
 
 }  // namespace fusedx

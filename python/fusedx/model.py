@@ -100,7 +100,8 @@ def usable_processors() -> int:
 class Settings(TypedDict, total=False):
     """What :meth:`Model.classify` and :meth:`Model.stream` take by name; None and what is left out are the model's own."""
 
-    draws: int | None
+    draws: int | str | None
+    max_draws: int | None
     seed: int | None
     start: str | None
     sampler: Sampler | str | None
@@ -168,18 +169,22 @@ class Model:
 
         x: a path, a PIL image, a uint8 array [H,W] or [H,W,3], or a list or tuple of these.  On a GPU also an array in its memory that
         has ``__dlpack__`` or ``__cuda_array_interface__``, read in place: leave it unchanged until the answer.
-        draws: independent chains to average (None: the model's default, 1 as published).  seed: of the noise, 0 to 2^64-1.
-        start: of a DiffMIC chain, published | matched | mean; see :class:`fusedx.engine.sampling.Sampling`.
+        draws: independent chains to average (None: the model's default, 1 as published).  "auto": 8, and more until the label can be
+        told from the noise or ``max_draws`` (None: 64) are reached: then the prediction is ``undecided``.
+        seed: of the noise, 0 to 2^64-1.
+        start: of a DiffMIC chain: published, the prior plus unit noise; matched, the prior plus noise of the deviation that a diffused
+        state has at the first step; mean, the prior itself.
         sampler: sequential | parallel | auto or a :class:`fusedx.Sampler`; the same answer in another time.
         The same picture, seed and draws give the same bits alone and inside any batch.
 
         Raises InputError for a picture that cannot be used (see its ``reason``), ConfigError for an impossible setting.
         """
+        settings = self.sampling(**sampling)
         if isinstance(x, (list, tuple)):
             if not x:
                 raise ConfigError("classify was given an empty list")
-            return self._predict([self._item(source) for source in x], self._sampling(**sampling))
-        return self._predict([self._item(x)], self._sampling(**sampling))[0]
+            return self._predict([self._item(source) for source in x], settings)
+        return self._predict([self._item(x)], settings)[0]
 
     def stream(
         self, sources: Iterable[Source], batch_size: int = 16, **sampling: Unpack[Settings]
@@ -193,7 +198,7 @@ class Model:
         batch_size = require_int("batch_size", batch_size, 1, 1 << 20)
         if isinstance(sources, (str, bytes, bytearray, os.PathLike, np.ndarray)):
             raise ConfigError("stream takes an iterable of pictures; use classify for one")
-        return self._stream(iter(sources), batch_size, self._sampling(**sampling))
+        return self._stream(iter(sources), batch_size, self.sampling(**sampling))
 
     def trace(
         self,
@@ -220,18 +225,19 @@ class Model:
         return self._engine.ready
 
     def warmup(
-        self, batch_sizes: Sequence[int] = (1,), *, draws: int | None = None, progress: Callable[[int, int, str], None] | None = None
+        self, batch_sizes: Sequence[int] = (1,), *, draws: int | str | None = None, progress: Callable[[int, int, str], None] | None = None
     ) -> None:
         """Prepare everything that batches of these sizes will run, so that the first of them is as fast as the rest.
 
-        On a GPU: compile kernels and capture graphs of the buckets that hold the sizes, with ``draws`` chains a picture.
+        On a GPU: compile kernels and capture graphs of the buckets that hold the sizes, with ``draws`` chains a picture ("auto": for any
+        number of the batch's pictures that may still be undecided).
         progress: called as ``progress(done, total, what)`` before each part and when all are done.
         """
         if not isinstance(batch_sizes, Iterable):
             raise ConfigError(f"batch_sizes must be integers, such as [1, 16]; got {batch_sizes!r}")
         sizes = [require_int("batch size", size, 1, 1 << 20) for size in batch_sizes]
         self._check_process()
-        self._engine.warm_up(sizes, self._draws(draws), progress or (lambda done, total, what: None))
+        self._engine.warm_up(sizes, self.sampling(draws=draws).draws, progress or (lambda done, total, what: None))
 
     def read(self, source: Source) -> Picture:
         """Read a picture as ``classify`` does."""
@@ -241,9 +247,22 @@ class Model:
         """float32 [3,224,224], as ``trace`` takes it."""
         return preprocess(picture)
 
-    def noise(self, image_sha256: str, *, draws: int = 1, seed: int | None = None) -> np.ndarray:
-        """The noise that ``classify`` uses for an image: float64 [T,draws,C] (v1) or [2,draws,C] (v2)."""
-        return self._engine.noise(image_sha256, seed=self._seed(seed), draws=self._draws(draws))
+    def noise(self, image_sha256: str, *, draws: int = 1, seed: int | None = None, start: str | None = None) -> np.ndarray:
+        """The noise that ``classify`` uses for an image: float64 [T,draws,C] (v1) or [2,draws,C] (v2).  Draw k is the same whatever
+        their number."""
+        wish = self.sampling(seed=seed, start=start)
+        return self._engine.noise(image_sha256, seed=wish.seed, draws=self._draws(draws), start=wish.start)
+
+    def sampling(self, **given: Unpack[Settings]) -> Sampling:
+        """Settings of a request, checked; what is not given, or None, is the model's."""
+        wish: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        if unknown := set(wish) - set(Settings.__annotations__):
+            raise ConfigError(f"there is no setting {', '.join(sorted(unknown))}; there is: {', '.join(Settings.__annotations__)}")
+        defaults: dict[str, Any] = {"draws": self.manifest.default_draws, "seed": self.manifest.default_seed, "sampler": self._sampler}
+        wish = defaults | wish
+        sampling = Sampling(**wish | {"sampler": Sampler.of(wish["sampler"])})
+        self._engine.check(sampling.start)
+        return sampling
 
     def _check_process(self) -> None:
         if os.getpid() != self._process:
@@ -266,16 +285,6 @@ class Model:
             if isinstance(error, MemoryError):
                 return Failure(name, "too_large", f"{name}: not enough memory to decode it")
             return Failure(name, error.reason, str(error))
-
-    def _sampling(self, **given: Unpack[Settings]) -> Sampling:
-        """Settings of a request; what is not given, or None, is the model's."""
-        wish: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        if unknown := set(wish) - set(Settings.__annotations__):
-            raise ConfigError(f"there is no setting {', '.join(sorted(unknown))}; there is: {', '.join(Settings.__annotations__)}")
-        wish["draws"] = self._draws(wish.get("draws"))
-        wish["seed"] = self._seed(wish.get("seed"))
-        wish["sampler"] = Sampler.of(wish.get("sampler", self._sampler))
-        return Sampling(**wish)
 
     def _predict(self, items: list[Item], sampling: Sampling) -> list[Prediction]:
         predictions = []
@@ -345,8 +354,10 @@ class Model:
             scores=r.scores,
             prior=r.prior,
             classes=self.classes,
-            draws=sampling.draws,
+            draws=len(r.draw_scores),
             stability=r.stability,
+            standard_error=r.standard_error,
+            undecided=r.undecided,
             image_sha256=sha256,
             patch_locations=r.patch_locations,
             saliency=r.saliency,
@@ -358,6 +369,8 @@ class Model:
                 "family": self.manifest.family,
                 "task": self.manifest.task,
                 "seed": sampling.seed,
+                "draws": sampling.draws_setting,
+                "start": sampling.start,
                 **self.runtime,
                 "input": item.notes,
             },

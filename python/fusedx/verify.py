@@ -16,6 +16,7 @@ from fusedx.engine.engine import Engine
 from fusedx.engine.errors import ConfigError
 from fusedx.engine.manifest import IMAGE_SIZE
 from fusedx.engine.reference import reference_engine
+from fusedx.engine.sampling import SEQUENTIALLY, Sampler
 from fusedx.inputs import ReadOptions
 from fusedx.model import Model
 from fusedx.opening import find_device, open_engine
@@ -86,6 +87,7 @@ def verify(
     precision: str | None = None,
     backend: str = "auto",
     encoder: str = "auto",
+    sampler: Sampler | str | None = None,
     progress: Callable[[str], None] = lambda stage: None,
 ) -> Report:
     """Compare a compiled model as it runs here with one of three references.
@@ -93,11 +95,13 @@ def verify(
     golden: a case of the original code's outputs (CASE.json; the model must be compiled from that case's checkpoint).
     checkpoint: the published checkpoint, in float64 from its own weights (needs torch).
     Neither: the compiled model's own weights in float64, on synthetic images.
+    sampler: of the chain as it runs here; None is sequential.  The reference is always that.
 
     Raises ConfigError where the case is not this model's, and what :func:`fusedx.load` raises.
     """
     if golden is not None and checkpoint is not None:
         raise ConfigError("verify compares with a golden case or with a checkpoint, not with both")
+    how = SEQUENTIALLY if sampler is None else Sampler.of(sampler)
     progress("opening the model")
     compiled = open_model(path)
     gpu = find_device(device, precision)
@@ -106,12 +110,12 @@ def verify(
         case = golden_cases.load(golden)
         _check_case(compiled, case)
         progress("running the engine")
-        got = _by_golden_name(engine, engine.trace(case.x, case.noise), case.expected)
+        got = _by_golden_name(engine, engine.trace(case.x, case.noise, sampler=how), case.expected)
         expected, reference = case.expected, f"golden case {case.name}, float64 outputs of the original code"
     else:
         x, noise = _synthetic(engine)
         progress("running the engine")
-        got = engine.trace(x, noise)
+        got = engine.trace(x, noise, sampler=how)
         progress("running the float64 reference, one operation at a time")
         reference_model, reference = _reference(compiled, checkpoint)
         expected = reference_model.trace(x, noise)

@@ -30,8 +30,8 @@ def pictures(count: int) -> list[np.ndarray]:
 
 def bits(p: Prediction) -> tuple:
     """Everything that must not depend on company."""
-    arrays = (p.probabilities, p.scores, p.prior, p.patch_locations, p.saliency)
-    return (p.label, p.index, p.draws, p.stability, p.image_sha256, *(a.tobytes() for a in arrays))
+    arrays = (p.probabilities, p.scores, p.standard_error, p.prior, p.patch_locations, p.saliency)
+    return (p.label, p.index, p.draws, p.stability, p.undecided, p.image_sha256, *(a.tobytes() for a in arrays))
 
 
 def company_matters(classify: Callable[[Sequence[np.ndarray]], list[Prediction]], images: list[np.ndarray]) -> list[str]:
@@ -72,9 +72,9 @@ def test_encoder_threads_do_not_matter(small_model, small_v2: Path, encoder: str
         assert len(found) == 1
 
 
-@pytest.mark.parametrize("draws", [1, 5])
-def test_batch_and_order(model: fusedx.Model, draws: int) -> None:
-    assert company_matters(lambda batch: model.classify(batch, draws=draws), pictures(9)) == []
+@pytest.mark.parametrize("draws", [1, 5, "auto"])
+def test_batch_and_order(model: fusedx.Model, draws: int | str) -> None:
+    assert company_matters(lambda batch: model.classify(batch, draws=draws), pictures(4 if draws == "auto" else 9)) == []
 
 
 def test_the_check_can_fail(small_model) -> None:

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from bits import on_any_number_of_threads
 from fusedx.engine import sampler
 from fusedx.engine.backends import Condition, constant_half
 from fusedx.engine.backends.python import PythonDenoiser
@@ -25,7 +26,7 @@ from fusedx.kernels.conditional_layer import packed
 pytestmark = pytest.mark.skipif(native_module.native is None, reason=f"fusedx._native is not built: {native_module.reason}")
 ISAS = native_module.native.isas() if native_module.native else ()
 PRECISIONS = packed.FORMATS
-PATH = os.pathsep.join([str(Path(__file__).resolve().parents[2] / "python"), str(Path(__file__).parent)])
+PATH = os.pathsep.join(str(Path(__file__).resolve().parents[2] / folder) for folder in ("python", "tests", "tests/engine"))
 
 
 def tables(features: int, classes: int, steps: int, family: str = "posterior", seed: int = 0) -> dict[str, np.ndarray]:
@@ -110,9 +111,9 @@ def test_bits_are_those_of_the_readable_loops(precision, family, noise_prior, fe
     """The last case is more rows than go through a step together, and blocks that end within a draw."""
     arrays = tables(features, classes, steps, family)
     encoded, noise = inputs(arrays, family, images, draws)
-    expected = readable(LayerDenoiser(arrays, precision), arrays, family, encoded, noise, noise_prior)
+    expected = readable(LayerDenoiser(arrays, precision), arrays, family, encoded, noise, noise_prior, precision)
     chain = made(arrays, precision, family, noise_prior)
-    scores, states = chain.run(encoded, noise, keep=True)
+    scores, states, *_ = chain.run(encoded, noise, keep=True)
     assert states.shape == expected.states.shape and scores.shape == expected.scores.shape
     wrong = [i for i in range(len(states)) if states[i].tobytes() != expected.states[i].tobytes()]
     assert not wrong, f"states {wrong[:5]} of {len(states)} differ"
@@ -127,7 +128,7 @@ def test_fp32_is_near_the_same_chain_in_double(family):
     encoded, noise = inputs(arrays, family, 3, 2)
     wide = DenoiserTables(**{name: array.astype(np.float64) for name, array in arrays.items() if name != "coefficients"})
     expected = readable(PythonDenoiser(wide), arrays, family, encoded, noise)
-    scores, _ = made(arrays, family=family).run(encoded, noise)
+    scores, *_ = made(arrays, family=family).run(encoded, noise)
     assert np.abs(scores - expected.scores).max() / np.abs(expected.scores).max() < 1e-5
 
 
@@ -146,13 +147,13 @@ def test_an_image_and_a_draw_have_the_same_bits_in_any_company(precision, family
     arrays = tables(200, 5, 4, family)
     encoded, noise = inputs(arrays, family, 23, 17)
     chain = made(arrays, precision, family)
-    scores, _ = chain.run(encoded, noise)
+    scores, *_ = chain.run(encoded, noise)
     for image, draw in ((0, 0), (22, 16), (11, 3)):
         its_noise = np.ascontiguousarray(noise[:, draw : draw + 1, image : image + 1])
-        alone, _ = chain.run({n: a[image : image + 1] for n, a in encoded.items()}, its_noise)
+        alone, *_ = chain.run({n: a[image : image + 1] for n, a in encoded.items()}, its_noise)
         assert alone[0, 0].tobytes() == scores[draw, image].tobytes()
     order = np.random.default_rng(0).permutation(23)
-    moved, _ = chain.run({n: a[order] for n, a in encoded.items()}, np.ascontiguousarray(noise[:, :, order]))
+    moved, *_ = chain.run({n: a[order] for n, a in encoded.items()}, np.ascontiguousarray(noise[:, :, order]))
     assert moved.tobytes() == np.ascontiguousarray(scores[:, order]).tobytes()
 
 
@@ -162,11 +163,7 @@ def test_the_number_of_threads_changes_no_bit():
         "arrays = t.tables(1000, 5, 3); case = t.inputs(arrays, 'posterior', 3, 11)\n"
         "print([hashlib.sha256(t.made(arrays, p).run(*case)[0].tobytes()).hexdigest() for p in t.PRECISIONS])"
     )
-    found = set()
-    for threads in ("1", "2", "3", "4"):
-        env = {**os.environ, "PYTHONPATH": PATH, "FUSEDX_THREADS": threads}
-        found.add(subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True, timeout=120).stdout)
-    assert len(found) == 1, found
+    on_any_number_of_threads(code, Path(__file__).parent, "1", "2", "3", "4")
 
 
 @pytest.mark.parametrize("family", ["posterior", "ddim"])
@@ -192,9 +189,9 @@ def test_not_a_number_stays_in_its_row(precision, family):
     arrays = tables(128, 3, 4, family)
     encoded, noise = inputs(arrays, family, 4, 2)
     chain = made(arrays, precision, family)
-    good, _ = chain.run(encoded, noise)
+    good, *_ = chain.run(encoded, noise)
     encoded["fused_feature" if family == "ddim" else "feature"][2, 7] = np.nan
-    bad, _ = chain.run(encoded, noise)
+    bad, *_ = chain.run(encoded, noise)
     assert np.isnan(bad[:, 2]).all()
     others = [0, 1, 3]
     assert np.ascontiguousarray(bad[:, others]).tobytes() == np.ascontiguousarray(good[:, others]).tobytes()

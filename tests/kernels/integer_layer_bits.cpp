@@ -29,7 +29,7 @@ uint64_t hash(const void* data, size_t bytes, uint64_t h = 14695981039346656037u
     return h;
 }
 
-struct Case { WeightFormat format; int64_t rows, outputs, inputs, classes; bool extreme; };
+struct Case { WeightFormat format; int64_t rows, outputs, inputs, classes; bool extreme; int64_t tangents = 0; };
 
 uint64_t run(const Case& c) {
     Random random{static_cast<uint64_t>(c.rows * 1000003 + c.outputs * 1009 + c.inputs)};
@@ -60,6 +60,7 @@ uint64_t run(const Case& c) {
     layer.weights = {c.format, panels.data(), scale, sums.data()};
     layer.a = a.data(), layer.c = shift.data(), layer.h = h.data(), layer.f = f.data(), layer.t = t.data(), layer.image = image.data();
     layer.a_stride = layer.c_stride = layer.h_stride = layer.f_stride = layer.out_stride = c.outputs;
+    layer.tangents = c.tangents;
     layer.classes = c.classes, layer.panels4 = weight4.data(), layer.bias4 = bias.data();
     const IntegerKernel& kernel = FUSEDX_ISA::integer_kernel;
     uint64_t result = hash("", 0);
@@ -80,6 +81,12 @@ uint64_t run(const Case& c) {
 
 }  // namespace
 
+void print(const Case& c) {
+    std::printf("%s %s rows %d, of them %d tangents to a value, N %d K %d %016llx\n", c.format == WeightFormat::int8 ? "int8" : "int4",
+                c.extreme ? "extreme" : "random", static_cast<int>(c.rows), static_cast<int>(c.tangents), static_cast<int>(c.outputs),
+                static_cast<int>(c.inputs), static_cast<unsigned long long>(run(c)));
+}
+
 int main() {
     const int64_t shapes[][2] = {{1, 1}, {3, 17}, {17, 3}, {63, 65}, {64, 64}, {65, 63}, {100, 257}, {257, 100}, {33, 600}, {70, 1030}};
     for (const WeightFormat format : {WeightFormat::int8, WeightFormat::int4})
@@ -87,8 +94,10 @@ int main() {
             for (const auto& shape : shapes)
                 for (const int64_t rows : {1, 2, 3, 4, 5, 6, 7, 12, 16, 17, 33, 64, 65}) {
                     if (extreme && rows % 8 != 1) continue;
-                    const Case c{format, rows, shape[0], shape[1], 1 + rows % 9, extreme};
-                    std::printf("%s %s rows %d N %d K %d %016llx\n", format == WeightFormat::int8 ? "int8" : "int4", extreme ? "extreme" : "random",
-                                static_cast<int>(rows), static_cast<int>(shape[0]), static_cast<int>(shape[1]), static_cast<unsigned long long>(run(c)));
+                    print({format, rows, shape[0], shape[1], 1 + rows % 9, extreme, 0});
                 }
+    const int64_t groups[][2] = {{3, 2}, {9, 2}, {33, 2}, {8, 7}, {64, 7}};  // rows, tangents
+    for (const WeightFormat format : {WeightFormat::int8, WeightFormat::int4})
+        for (const auto& shape : shapes)
+            for (const auto& [rows, tangents] : groups) print({format, rows, shape[0], shape[1], tangents, false, tangents});
 }

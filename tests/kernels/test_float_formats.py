@@ -1,14 +1,12 @@
 """Weights in bf16 and fp16: widened exactly, so the layer's bits are those of a float32 layer on the widened weights."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from test_conditional_layer import as_double, problem, same_bits
+from test_conditional_layer import as_double, problem
 
+from bits import in_any_company, on_any_number_of_threads, same_bits
 from fusedx.kernels import conditional_layer as layer
 from fusedx.kernels import native_module
 from fusedx.kernels.conditional_layer import packed
@@ -82,12 +80,7 @@ def test_near_the_exact_layer_of_the_unrounded_weights(form, relative):
 def test_a_row_has_the_same_bits_in_any_company(form, isa, rows):
     p = problem(rows, 255, 600)
     weights = layer.pack(p["weight"], form)
-    together = run(p, weights, isa)
-    for r in {0, rows // 2, rows - 1}:
-        alone = run(p, weights, isa, **{name: p[name][r : r + 1] for name in ("u", "t", "image")})
-        assert same_bits(alone[0], together[r]), f"row {r} of {rows}"
-    order = np.random.default_rng(0).permutation(rows)
-    assert same_bits(run(p, weights, isa, **{name: p[name][order] for name in ("u", "t", "image")}), together[order])
+    in_any_company(lambda index: run(p, weights, isa, **{name: p[name][index] for name in ("u", "t", "image")}), rows)
 
 
 def test_the_number_of_threads_changes_no_bit():
@@ -97,12 +90,7 @@ def test_the_number_of_threads_changes_no_bit():
         "p = t.problem(17, 1027, 700)\n"
         "print([hashlib.sha256(t.run(p, layer.pack(p['weight'], f)).tobytes()).hexdigest() for f in t.FORMS])"
     )
-    path = os.pathsep.join([str(Path(__file__).resolve().parents[2] / "python"), str(Path(__file__).parent)])
-    found = set()
-    for threads in ("1", "2", "3", "4"):
-        env = {**os.environ, "PYTHONPATH": path, "FUSEDX_THREADS": threads}
-        found.add(subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True, timeout=120).stdout)
-    assert len(found) == 1, found
+    on_any_number_of_threads(code, Path(__file__).parent, "1", "2", "3", "4")
 
 
 @pytest.mark.parametrize("form", packed.FORMATS)

@@ -1,13 +1,11 @@
 """The layer with int8 and int4 weights: exact sums of rounded inputs, and every row the same bits however it is computed."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from bits import in_any_company, on_any_number_of_threads, same_bits
 from fusedx.kernels import conditional_layer as layer
 from fusedx.kernels import native_module
 from fusedx.kernels.conditional_layer import packed, reference
@@ -43,10 +41,6 @@ def run(p: dict, form: str, isa: str = "", **other) -> np.ndarray:
     p = {**p, **other}
     weight, weights = p.pop("weight"), p.pop("weights", None)
     return layer.run(p.pop("u"), layer.pack(weight, form) if weights is None else weights, **p, isa=isa)
-
-
-def same_bits(x: np.ndarray, y: np.ndarray) -> bool:
-    return x.tobytes() == y.tobytes()
 
 
 def quantized(u: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -134,12 +128,7 @@ def test_every_instruction_set_gives_the_same_bits(form):
 def test_a_row_has_the_same_bits_in_any_company(isa, rows, form):
     p = problem(rows, 255, 601)
     p["weights"] = layer.pack(p["weight"], form)
-    together = run(p, form, isa)
-    for r in {0, rows // 2, rows - 1}:
-        alone = run(p, form, isa, **{name: p[name][r : r + 1] for name in ("u", "t", "image")})
-        assert same_bits(alone[0], together[r]), f"row {r} of {rows}"
-    order = np.random.default_rng(0).permutation(rows)
-    assert same_bits(run(p, form, isa, **{name: p[name][order] for name in ("u", "t", "image")}), together[order])
+    in_any_company(lambda index: run(p, form, isa, **{name: p[name][index] for name in ("u", "t", "image")}), rows)
 
 
 def projected(rows: int, outputs: int, inputs: int, classes: int, form: str, isa: str = "") -> tuple[np.ndarray, np.ndarray]:
@@ -171,13 +160,7 @@ def test_the_number_of_threads_changes_no_bit():
         "shapes = ((1, 1027, 700, 5), (17, 1027, 700, 15), (70, 500, 300, 9))\n"
         "print([hashlib.sha256(t.projected(*s, form)[0].tobytes()).hexdigest() for s in shapes for form in t.FORMS])"
     )
-    root = Path(__file__).resolve().parents[2]
-    path = os.pathsep.join([str(root / "python"), str(Path(__file__).parent)])
-    found = set()
-    for threads in ("1", "2", "3", "7"):
-        env = {**os.environ, "PYTHONPATH": path, "FUSEDX_THREADS": threads}
-        found.add(subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True, timeout=120).stdout)
-    assert len(found) == 1, found
+    on_any_number_of_threads(code, Path(__file__).parent, "1", "2", "3", "7")
 
 
 def products(u: np.ndarray, weights: object, isa: str) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Builds of the C++ tests: one folder a kind, made once a session."""
+"""Builds of the C++ tests: one folder for each choice of sanitizers, made once a session."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 _ENVIRONMENT = os.environ | {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])}
+_folders: dict[str, Path] = {}  # of each kind; what several files of tests need is compiled once
 
 
 def missing_tool() -> str | None:
@@ -20,14 +23,21 @@ def missing_tool() -> str | None:
     return None
 
 
-def build(folder: Path, sanitize: str, *targets: str) -> Path:
+def build(temporary: pytest.TempPathFactory, sanitize: str, *targets: str) -> Path:
     """Folder of the built programs.  Debug with -O1: what sanitizers recommend, and half the time of an optimised build."""
     flags = ["-DCMAKE_BUILD_TYPE=Debug", "-DCMAKE_CXX_FLAGS=-O1", f"-DFUSEDX_SANITIZE={sanitize}"]
     flags += ["-DFUSEDX_PYTHON=OFF", "-DFUSEDX_TESTS=ON"]
-    for command in (["cmake", "-G", "Ninja", "-S", ROOT, "-B", folder, *flags], ["ninja", "-C", folder, *targets]):
-        done = subprocess.run(command, env=_ENVIRONMENT, capture_output=True, text=True, timeout=900)
-        assert done.returncode == 0, (done.stdout + done.stderr)[-5000:]
-    return folder / "tests"
+    if sanitize not in _folders:
+        folder = temporary.mktemp(sanitize.replace(",", "-"))
+        _command("cmake", "-G", "Ninja", "-S", ROOT, "-B", folder, *flags)
+        _folders[sanitize] = folder
+    _command("ninja", "-C", _folders[sanitize], *targets)
+    return _folders[sanitize] / "tests"
+
+
+def _command(*command: object) -> None:
+    done = subprocess.run([str(c) for c in command], env=_ENVIRONMENT, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-5000:]
 
 
 def run(*command: object, lines: list[str] | None = None) -> str:

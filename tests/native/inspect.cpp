@@ -5,7 +5,6 @@
 #include <chrono>
 #include <fstream>
 #include <iostream>
-#include <iterator>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -25,11 +24,11 @@ struct Whole {
     size_t size;
 
     explicit Whole(const std::string& path) {
-        std::ifstream file(path, std::ios::binary);
-        const std::string text((std::istreambuf_iterator<char>(file)), {});
-        size = text.size();
+        std::ifstream file(path, std::ios::binary | std::ios::ate);
+        if (!file) throw fusedx::Error(fusedx::Status::bad_argument, path + " cannot be opened");
+        size = static_cast<size_t>(file.tellg());
         words.resize((size + 7) / 8);
-        text.copy(reinterpret_cast<char*>(words.data()), size);
+        file.seekg(0).read(reinterpret_cast<char*>(words.data()), static_cast<std::streamsize>(size));
     }
     fusedx::Bytes bytes() const { return {reinterpret_cast<const uint8_t*>(words.data()), size}; }
     std::string_view text() const { return {reinterpret_cast<const char*>(words.data()), size}; }

@@ -111,7 +111,8 @@ FX_API fx_status fx_model_options_default(fx_model_options* options, size_t stru
  * The folder may be removed afterwards. */
 FX_API fx_status fx_model_open(const char* path, const fx_model_options* options, fx_model** model);
 
-/* Runs a procedural picture once as a batch of `images`, so that the first real one is as fast as the rest. */
+/* Runs a procedural picture once as a batch of `images`, or of as many as run together where that is fewer, so that the first real
+ * one is as fast as the rest. */
 FX_API fx_status fx_model_warmup(fx_model* model, int32_t images);
 
 /* Returns at once; calls under way in other threads end as usual, and then the memory is given back.  NULL is FX_OK. */
@@ -190,6 +191,14 @@ FX_API const char* fx_reason_name(int32_t reason); /* static; "unknown" for othe
 
 /* ---- Classification ----------------------------------------------------------------------------------------------------------- */
 
+/* How a chain's steps are computed.  It decides how long a call takes, and no bit of a result. */
+enum {
+    FX_SAMPLER_DEFAULT = 0,    /* the model's own default, which is FX_SAMPLER_AUTO unless it was compiled otherwise */
+    FX_SAMPLER_SEQUENTIAL = 1, /* one step after the other */
+    FX_SAMPLER_PARALLEL = 2,   /* many steps at once, at guessed states; only what was guessed right is kept */
+    FX_SAMPLER_AUTO = 3        /* whichever is expected to be faster */
+};
+
 typedef struct fx_classify_options {
     size_t struct_size;
     uint64_t seed;      /* of the noise */
@@ -199,9 +208,12 @@ typedef struct fx_classify_options {
     int32_t min_side;   /* pixels of the shorter side of an image */
     int32_t reserved;   /* 0 */
     fx_cancel* cancel;  /* NULL: cannot be cancelled */
+    int32_t sampler;      /* FX_SAMPLER_DEFAULT ... */
+    int32_t sampler_rows; /* of the denoiser in one parallel sweep, over all images and draws that run together; 0: chosen */
 } fx_classify_options;
 
-/* Fills in the model's default seed and draws, batch 0, max_pixels 89478485, min_side 2, cancel NULL, and struct_size.
+/* Fills in the model's default seed and draws, batch 0, max_pixels 89478485, min_side 2, cancel NULL,
+ * FX_SAMPLER_DEFAULT, sampler_rows 0, and struct_size.
  * model NULL: seed 0, draws 1. */
 FX_API fx_status fx_classify_options_default(const fx_model* model, fx_classify_options* options, size_t struct_size);
 
@@ -226,6 +238,9 @@ typedef struct fx_result {
     double preprocess_seconds;     /* this image's own */
     double encoder_seconds;        /* its share of its batch's */
     double chain_seconds;
+    int64_t sweeps;           /* evaluations of the denoiser that a draw of it had rows in: the most of its draws */
+    int64_t evaluations;      /* rows of the denoiser that its draws took in all */
+    int64_t sequential_steps; /* steps of its draws that were taken one at a time: all of them in a sequential run */
 } fx_result;
 
 /* Classifies `count` images.  options NULL: the defaults.  images[0].struct_size is the distance from an image to the next, and

@@ -22,7 +22,8 @@ from fusedx.results.writer import Existing
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from fusedx.model import Model
+    from fusedx.engine.sampling import Sampling
+    from fusedx.model import Model, Settings
 
 
 @dataclass(slots=True)
@@ -30,22 +31,24 @@ class Tally:
     """What was done so far in this run."""
 
     done: int = 0
+    undecided: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     started: float = field(default_factory=time.perf_counter)
 
     def count(self, made: Row) -> None:
         self.done += 1
+        self.undecided += bool(made["undecided"])
         if made["status"] == "failed":
             self.reasons[made["reason"]] += 1
 
 
 def run(
     path: str, found: Iterable[str], total: int | None, destination: Destination | None, *,
-    topk: int | None, draws: int | None, seed: int | None, batch_size: int, **loading: Any,
+    topk: int | None, sampling: Settings, batch_size: int, **loading: Any,
 ) -> int:  # fmt: skip
     """Classify everything in ``found`` and write it; returns the exit status.  Raises exits.Stopped after an interruption."""
     model = open_model(path, **loading)
-    setting = run_of(model, draws, seed, topk)
+    setting = run_of(model, model.sampling(**sampling), topk)
     console = _console() if destination is None and is_terminal(sys.stdout) else None
     writer, existing = _open(destination, setting, console)
     tally = Tally()
@@ -53,7 +56,7 @@ def run(
         with progress.images(total, console) as advance:
             advance(existing.rows)
             rest = without(found, existing.sources.copy())
-            for item in model.stream(rest, batch_size, draws=setting.draws, seed=setting.seed):
+            for item in model.stream(rest, batch_size, **sampling):
                 with exits.held():
                     made = row(setting, item)
                     _write(writer, made, destination, tally)
@@ -67,12 +70,13 @@ def run(
     return exits.SOME_FAILED if tally.reasons or existing.failed else exits.DONE
 
 
-def run_of(model: Model, draws: int | None, seed: int | None, topk: int | None) -> Run:
+def run_of(model: Model, sampling: Sampling, topk: int | None) -> Run:
     """What all rows of this run have in common."""
     return Run(
         classes=model.classes,
-        draws=model.manifest.default_draws if draws is None else draws,
-        seed=model.manifest.default_seed if seed is None else seed,
+        draws_setting=sampling.draws_setting,
+        seed=sampling.seed,
+        start=sampling.start,
         model_sha256=model.digest,
         fusedx=fusedx.__version__,
         exif_orientation=model.read_options.exif_orientation or "ignore",
@@ -149,6 +153,8 @@ def _summary(tally: Tally, existing: Existing, destination: Destination | None) 
     failed = tally.reasons.total()
     seconds = time.perf_counter() - tally.started
     parts = [f"{_images(tally.done)}: {tally.done - failed} ok"]
+    if tally.undecided:
+        parts[0] += f", {tally.undecided} of them undecided"
     if failed:
         reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(tally.reasons.items()))
         parts[0] += f", {failed} failed ({reasons})"

@@ -6,12 +6,15 @@ import os
 import sys
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from fusedx.cli.options import device_options, noise_options, picture_options
+from fusedx.cli.options import SAMPLING, device_options, noise_options, picture_options
 from fusedx.cli.text import is_terminal, printable
+
+if TYPE_CHECKING:
+    from fusedx.model import Settings
 
 
 @click.command("classify", short_help="Classify images: one row an image.")
@@ -45,6 +48,7 @@ def command(
     fusedx classify aptos.fusedx fundus.png
     fusedx classify aptos.fusedx scans/ --recursive -o results.csv
     fusedx classify aptos.fusedx list.csv -o results.jsonl --draws 8 --resume
+    fusedx classify aptos.fusedx scans/ -o results.csv --draws auto
     """
     from fusedx.cli import batch, sources
     from fusedx.results import Destination, OutputError
@@ -57,13 +61,14 @@ def command(
             raise OutputError(f"{destination.path} is one of the inputs")
         destination.check()
     recursive = options.pop("recursive")
+    sampling: Settings = {name: options.pop(name) for name in SAMPLING}  # type: ignore[assignment]
     sources.check(inputs)
     found = sources.expand(inputs, recursive, _warn)
     first = next(found, None)
     if first is None:
         raise OutputError("nothing to classify")
     total = sum(1 for _ in sources.expand(inputs, recursive)) if is_terminal(sys.stderr) else None
-    ctx.exit(batch.run(model, chain([first], found), total, destination, **options))
+    ctx.exit(batch.run(model, chain([first], found), total, destination, sampling=sampling, **options))
 
 
 def _warn(text: str) -> None:

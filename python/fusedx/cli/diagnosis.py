@@ -9,7 +9,6 @@ import platform
 import re
 import sys
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -106,6 +105,7 @@ def native() -> dict[str, Any]:
     record = Path(fusedx.__file__).parent / "_build_info.json"
     build = json.loads(record.read_text()) if record.is_file() else None
     from fusedx.kernels import native_module
+    from fusedx.kernels.conditional_layer.packed import FORMATS
 
     found: dict[str, Any] = {
         "built": build["native"] if build else None,
@@ -119,22 +119,7 @@ def native() -> dict[str, Any]:
         "precisions": [],
     }
     if native_module.native is not None:
-        found |= {"runs_here": list(native_module.native.isas()), "chosen": native_module.native.isa(), "precisions": _precisions()}
-    return found
-
-
-def _precisions() -> list[str]:
-    """The weight formats that this build has kernels for: those in which it takes a matrix of one element."""
-    import numpy as np
-
-    from fusedx.kernels import native_module
-    from fusedx.kernels.conditional_layer import packed
-
-    found = []
-    for form in packed.FORMATS:
-        with suppress(ValueError):
-            native_module.require("fusedx doctor").Weights(form, 1, 1, **packed.pack(np.ones((1, 1), np.float32), form))
-            found.append(form)
+        found |= {"runs_here": list(native_module.native.isas()), "chosen": native_module.native.isa(), "precisions": list(FORMATS)}
     return found
 
 

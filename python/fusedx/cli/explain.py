@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from fusedx.cli import progress
-from fusedx.cli.options import device_options, noise_options, open_model, picture_options
+from fusedx.cli.options import SAMPLING, device_options, noise_options, open_model, picture_options
 from fusedx.cli.text import printable
 
 
@@ -21,7 +21,7 @@ from fusedx.cli.text import printable
 @noise_options
 @picture_options
 @device_options
-def command(model: str, image: str, output: str, overwrite: bool, draws: int | None, seed: int | None, **loading: Any) -> None:
+def command(model: str, image: str, output: str, overwrite: bool, **options: Any) -> None:
     """Draw how one image was classified.
 
     The picture shows the image with the model's six regions and saliency, the class scores along the chain, and the final
@@ -29,18 +29,19 @@ def command(model: str, image: str, output: str, overwrite: bool, draws: int | N
 
     \b
     fusedx explain aptos.fusedx fundus.png -o why.png
-    fusedx explain aptos.fusedx scan.dcm -o why.png --frame 3 --draws 8
+    fusedx explain aptos.fusedx scan.dcm -o why.png --frame 3 --draws auto
     """
     target = Path(output)
     check(target, overwrite)
+    sampling = {name: options.pop(name) for name in SAMPLING}
     with progress.stages("explain") as stage:
         stage("loading the model")
-        opened = open_model(model, **loading)
+        opened = open_model(model, **options)
         from fusedx.explain import explain
         from fusedx.results.png import save_png
 
         stage("computing and drawing")
-        picture = explain(opened, image, seed=seed, draws=opened.manifest.default_draws if draws is None else draws)
+        picture = explain(opened, image, **sampling)
         save_png(picture, target)
     click.echo(f"{printable(str(target))}: {picture.width} x {picture.height}")
 

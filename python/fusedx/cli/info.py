@@ -48,6 +48,7 @@ def describe(compiled: CompiledModel) -> str:
         ("digest", compiled.digest),
         ("family", f"{m.family}, {m.task}, format {m.format_version}"),
         ("precision", f"denoiser {m.precision}, encoder {m.encoder_precision}"),
+        *([("chosen by", m.precision_evidence.report())] if m.precision_evidence else []),
         ("network", shape),
         ("classes", "\n".join(f"{i}  {name}" for i, name in enumerate(m.classes))),
         ("", f"({m.class_source})"),
@@ -82,16 +83,16 @@ def _cpu(m: Manifest) -> str:
 
     from fusedx.engine.denoiser import LARGE
     from fusedx.engine.manifest import PRECISIONS
+    from fusedx.engine.safetensors import DTYPES
     from fusedx.kernels.conditional_layer.packed import shapes
 
-    width = {"F32": 4, "F16": 2, "BF16": 2, "I8": 1, "U8": 1}
     sizes = []
     for name in PRECISIONS if m.precision == "fp32" else (m.precision,):
         try:
             arrays = shapes(name, m.network.feature_dim, m.network.feature_dim).values()
         except ValueError:  # too wide for it
             continue
-        sizes.append(f"{name} {size(len(LARGE) * sum(int(np.prod(shape)) * width[dtype] for shape, dtype in arrays))}")
+        sizes.append(f"{name} {size(len(LARGE) * sum(int(np.prod(shape)) * DTYPES[dtype].itemsize for shape, dtype in arrays))}")
     return f"cpu: {', '.join(sizes)} for the two large matrices of a step"
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from fusedx.engine.limits import MAX_DRAWS, MAX_SEED, SAMPLER_KINDS
+from fusedx.engine.limits import AUTO_DRAWS, DEFAULT_MAX_DRAWS, FIRST_LOOK, MAX_DRAWS, MAX_SEED, SAMPLER_KINDS, STARTS
 
 if TYPE_CHECKING:
     from fusedx.model import Model
@@ -24,6 +24,16 @@ def stacked(*options: Callable[[F], F]) -> Callable[[F], F]:
         return function
 
     return decorate
+
+
+class Draws(click.ParamType):
+    """A number of draws, or "auto"."""
+
+    name = "draws"
+    _number = click.IntRange(1, MAX_DRAWS)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        return AUTO_DRAWS if value == AUTO_DRAWS else self._number.convert(value, param, ctx)
 
 
 device_options = stacked(
@@ -45,12 +55,22 @@ device_options = stacked(
         help="Steps of a chain one by one, or many at a time; changes the time, no bit of a result.  [default: the model's]",
     ),
 )  # fmt: skip
+#: The options below, by the names that ``Model.classify`` has for them.
+SAMPLING = ("draws", "max_draws", "seed", "start")
 noise_options = stacked(
     click.option(
-        "--draws", type=click.IntRange(1, MAX_DRAWS), metavar="N",
-        help="Independent chains to average, 1 as published.  [default: the model's]",
+        "--draws", type=Draws(), metavar="N|auto",
+        help="Independent chains to average, 1 as published; auto: as many as the label of each image needs.  [default: the model's]",
+    ),
+    click.option(
+        "--max-draws", type=click.IntRange(FIRST_LOOK, MAX_DRAWS), metavar="N",
+        help=f"Where --draws auto gives up and says so.  [default: {DEFAULT_MAX_DRAWS}]",
     ),
     click.option("--seed", type=click.IntRange(0, MAX_SEED), metavar="N", help="Seed of the noise.  [default: the model's]"),
+    click.option(
+        "--start", type=click.Choice(STARTS),
+        help="Where a chain starts, DiffMIC alone: the prior plus unit noise, noise of matched deviation, or none.  [default: published]",
+    ),
 )  # fmt: skip
 picture_options = stacked(
     click.option("--frame", type=click.IntRange(0), default=0, show_default=True, metavar="N", help="Which frame of an image, from 0."),

@@ -31,7 +31,7 @@ def read_folder(folder: str | os.PathLike, options: ReadOptions = ReadOptions())
 
     Files that are no pictures, or cannot be read, are skipped and named.  ConfigError where fewer than :data:`FEWEST` are left.
     """
-    files = _files(Path(folder))
+    files = picture_files(Path(folder))
     if len(files) > MOST:
         files = [files[i * len(files) // MOST] for i in range(MOST)]
     images, skipped, digest = [], [], hashlib.sha256()
@@ -51,7 +51,7 @@ def read_folder(folder: str | os.PathLike, options: ReadOptions = ReadOptions())
     return Calibration(images, digest.hexdigest(), skipped)
 
 
-def _files(folder: Path) -> list[Path]:
+def picture_files(folder: Path) -> list[Path]:
     """Regular files below ``folder``, sorted; hidden ones are left out, links to folders are not followed."""
     if not folder.is_dir():
         raise ConfigError(f"calibration folder {folder} is not a folder")

@@ -19,7 +19,8 @@ import fusedx
 from fusedx import self_test
 from fusedx.compiler import checkpoint as checkpoints
 from fusedx.compiler import classes as class_names
-from fusedx.compiler import output_folder
+from fusedx.compiler import output_folder, precision_gate
+from fusedx.compiler.gate_pictures import require_files
 from fusedx.engine import compiled, safetensors, schedule
 from fusedx.engine.denoiser import StoredDenoiser, fold
 from fusedx.engine.encoder import network as encoder_network
@@ -27,12 +28,18 @@ from fusedx.engine.encoder import onnx_file
 from fusedx.engine.encoder.graph import Graph
 from fusedx.engine.errors import CheckpointError, ConfigError, UnavailableError
 from fusedx.engine.manifest import ENCODER_PRECISIONS, IMAGE_SIZE, PRECISIONS, TASKS, Manifest, Network, Preprocessing, check_chain
+from fusedx.engine.sampling import Sampling
 from fusedx.engine.weights import check
+from fusedx.inputs import ReadOptions
 from fusedx.scratch import folder_beside
 
 #: Package as pip knows it -> module.  What compiling needs, and what an encoder in int8 needs beside it.
 PACKAGES = {"torch": "torch", "onnx": "onnx", "pyyaml": "yaml"}
 QUANTIZE_PACKAGES = {"nncf": "nncf", "onnxruntime": "onnxruntime", "openvino": "openvino"}
+#: Precision: choose it by measurement, see precision_gate.py.
+AUTO = "auto"
+#: Of the manifest, and of what the precision gate judges: one draw, as published.
+DRAWS, SEED = 1, 0
 Progress = Callable[[str], None]
 
 
@@ -53,8 +60,10 @@ def compile_checkpoint(
     classes: str | None = None,
     steps: int | None = None,
     precision: str = "fp32",
-    encoder_precision: str = "fp32",
+    encoder_precision: str | None = None,
     calibration: str | os.PathLike[str] | None = None,
+    max_label_change: float | None = None,
+    max_probability_shift: float | None = None,
     task: str = "multiclass",
     exif_orientation: str = "ignore",
     metrics: dict[str, object] | None = None,
@@ -66,16 +75,21 @@ def compile_checkpoint(
     source: a DiffMIC folder (ckpt_best.pth, aux_ckpt_best.pth, config.yml) or a DiffMIC-v2 .ckpt file.
     output: folder to make, by convention NAME.fusedx; it must not exist unless ``overwrite``.
     classes: aptos | isic2018 | pmg | a file with one name a line.  steps: see ``Schedule.steps``.
-    precision: format of the denoiser's weights: fp32 | bf16 | fp16 | int8 | int4.  encoder_precision: fp32 | int8, whose ranges are
+    precision: format of the denoiser's weights: fp32 | bf16 | fp16 | int8 | int4.  encoder_precision: fp32 (None) | int8, whose ranges are
     measured on the pictures of the folder ``calibration`` (needs nncf).  A GPU needs both in fp32.
+    precision="auto": the cheapest of these, and of encoders unless ``encoder_precision`` is given, of which the pictures of ``calibration``
+    prove with 95 % confidence that the share of labels that differ from fp32's is at most ``max_label_change`` (None: 0.001), and the mean
+    shift of a probability at most ``max_probability_shift`` (None: 0.01).  The figures become the manifest's ``precision_evidence``.
     progress: called with a line of text as each stage begins.
 
-    Raises CheckpointError, ConfigError, UnavailableError (torch or onnx missing) or ModelFormatError (output exists).
+    Raises CheckpointError, ConfigError (also where no precision passes, with the figures of each), UnavailableError (torch or onnx missing)
+    or ModelFormatError (output exists).
     The result appears at ``output`` whole, by a rename, or not at all.
     """
-    if precision not in PRECISIONS:
-        raise UnavailableError(f"precision {precision!r} is not available; there is: {', '.join(PRECISIONS)}")
-    _check_encoder_precision(encoder_precision, calibration)
+    if precision not in (*PRECISIONS, AUTO):
+        raise UnavailableError(f"precision {precision!r} is not available; there is: {', '.join((*PRECISIONS, AUTO))}")
+    limits = _limits(precision, max_label_change, max_probability_shift)
+    _check_encoder_precision(precision, encoder_precision, calibration)
     if task not in TASKS:
         raise ConfigError(f"task must be one of {', '.join(TASKS)}; got {task!r}")
     preprocessing = Preprocessing(exif_orientation=exif_orientation)
@@ -85,6 +99,8 @@ def compile_checkpoint(
     if target.name in ("", ".."):
         target = Path(os.path.abspath(target))
     output_folder.check_target(target, overwrite)
+    if limits is not None and calibration is not None:
+        require_files(calibration, limits.needed, limits.fewest)
 
     progress("reading the checkpoint")
     ckpt = checkpoints.read(Path(source), family, steps)
@@ -98,13 +114,25 @@ def compile_checkpoint(
     ignored = check(ckpt.prior, ckpt.model)
     _check_folded(graph.constants | tables.arrays())
     notes = [*ckpt.notes, *(f"ignored {name}" for name in ignored)]
-    if calibration is not None:
-        graph, further = _quantised(graph, ckpt.network, calibration, exif_orientation, progress)
-        notes += further
     program = schedule.chain_program(ckpt.schedule, v2=ckpt.network.family == "diffmic-v2")
-    if precision != "fp32":
-        progress(f"packing the denoiser in {precision}")
-    stored = StoredDenoiser.pack(tables, ckpt.network, program.coefficients, precision)
+    evidence = None
+    if limits is not None:
+        assert calibration is not None
+        subject = precision_gate.Subject(ckpt.network, ckpt.schedule, task, program.coefficients, graph, tables)
+        choice = precision_gate.choose(
+            subject, calibration, limits, encoder_precision=encoder_precision, unavailable=_why_no_int8_encoder(),
+            sampling=Sampling(draws=DRAWS, seed=SEED), options=ReadOptions(exif_orientation=exif_orientation), progress=progress,
+        )  # fmt: skip
+        precision, encoder_precision, evidence = choice.precision, choice.encoder_precision, choice.evidence
+        graph, stored = choice.graph, choice.stored
+        notes += choice.notes
+    else:
+        if calibration is not None:
+            graph, further = _quantised(graph, ckpt.network, calibration, exif_orientation, progress)
+            notes += further
+        if precision != "fp32":
+            progress(f"packing the denoiser in {precision}")
+        stored = StoredDenoiser.pack(tables, ckpt.network, program.coefficients, precision)
 
     made: list[Path] = []
     scratch = None
@@ -125,14 +153,15 @@ def compile_checkpoint(
             preprocessing=preprocessing,
             probabilities=_probabilities_statement(ckpt.network, task),
             precision=precision,
-            encoder_precision=encoder_precision,
-            default_draws=1,
-            default_seed=0,
+            encoder_precision=encoder_precision or "fp32",
+            default_draws=DRAWS,
+            default_seed=SEED,
             source={path.name: compiled.file_entry(path) for path in ckpt.files},
             files={name: compiled.file_entry(scratch / name) for name in compiled.FILES},
-            versions=_versions(("nncf",) if calibration is not None else ()),
+            versions=_versions(("nncf",) if encoder_precision == "int8" else ()),
             notes=tuple(notes),
             metrics=dict(metrics or {}),
+            precision_evidence=evidence,
         )
         progress("recording the self test")
         answer, why_not = self_test.record(compiled.CompiledModel(scratch, manifest, ""))
@@ -155,13 +184,33 @@ def timesteps(network: Network, s: schedule.Schedule) -> np.ndarray:
     return np.arange(s.steps) if network.family == "diffmic-v1" else schedule.ddim_coefficients(s).timesteps
 
 
-def _check_encoder_precision(precision: str, calibration: str | os.PathLike[str] | None) -> None:
-    if precision not in ENCODER_PRECISIONS:
-        raise UnavailableError(f"encoder precision {precision!r} is not available; there is: {', '.join(ENCODER_PRECISIONS)}")
-    if (precision == "int8") != (calibration is not None):
+def _limits(precision: str, max_label_change: float | None, max_probability_shift: float | None) -> precision_gate.Limits | None:
+    """Of precision auto; None for any other, which they mean nothing to."""
+    asked = {"max_label_change": max_label_change, "max_probability_shift": max_probability_shift}
+    given = {name: value for name, value in asked.items() if value is not None}
+    if precision == AUTO:
+        return precision_gate.Limits(**given)
+    if given:
+        raise ConfigError(f"{' and '.join(given)} bound what precision {AUTO!r} may choose; precision is {precision!r}")
+    return None
+
+
+def _check_encoder_precision(precision: str, encoder_precision: str | None, calibration: str | os.PathLike[str] | None) -> None:
+    if encoder_precision not in (None, *ENCODER_PRECISIONS):
+        raise UnavailableError(f"encoder precision {encoder_precision!r} is not available; there is: {', '.join(ENCODER_PRECISIONS)}")
+    if precision == AUTO:
+        if calibration is None:
+            raise ConfigError("precision auto needs a calibration folder: pictures like those to come, on which every candidate is judged")
+        precision_gate.require_native()
+    elif (encoder_precision == "int8") != (calibration is not None):
         raise ConfigError("an int8 encoder and a calibration folder need each other: give both or neither")
-    if precision == "int8" and (missing := [name for name, module in QUANTIZE_PACKAGES.items() if find_spec(module) is None]):
-        raise UnavailableError(f"an int8 encoder needs {', '.join(missing)}: pip install 'fusedx[quantize]'")
+    if encoder_precision == "int8" and (reason := _why_no_int8_encoder()) is not None:
+        raise UnavailableError(reason)
+
+
+def _why_no_int8_encoder() -> str | None:
+    missing = [name for name, module in QUANTIZE_PACKAGES.items() if find_spec(module) is None]
+    return f"an int8 encoder needs {', '.join(missing)}: pip install 'fusedx[quantize]'" if missing else None
 
 
 def _quantised(
@@ -170,7 +219,6 @@ def _quantised(
     """The encoder in int8, and what the manifest should say about it."""
     from fusedx.compiler.calibration import read_folder
     from fusedx.compiler.quantize import quantize_encoder
-    from fusedx.inputs import ReadOptions
 
     progress("reading the calibration pictures")
     found = read_folder(calibration, ReadOptions(exif_orientation=exif_orientation))

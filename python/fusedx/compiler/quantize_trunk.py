@@ -130,12 +130,12 @@ def _pair(proto: Any, arrays: dict[str, np.ndarray], names: dict[str, str], cons
     name = names[proto.output[0]]
     base = name.rpartition(".")[0]
     weight = arrays.get(source)
-    given = next((int(a.i) for a in proto.attribute if a.name == "axis"), 1)
-    axis = given % weight.ndim if weight is not None else given
+    axis = next((int(a.i) for a in proto.attribute if a.name == "axis"), 1)
+    axis = axis % weight.ndim if weight is not None else axis
     shape = () if weight is None else (weight.shape[axis],)
     # A scale for a whole value has shape [1] in NNCF's graphs; a weight has one scale an output even where NNCF chose one for all.
-    constants[f"{base}.scale"] = np.array(np.broadcast_to(arrays[scale].reshape(-1) if shape else arrays[scale].reshape(()), shape))
-    constants[f"{base}.zero"] = np.array(np.broadcast_to(arrays[zero].reshape(-1) if shape else arrays[zero].reshape(()), shape))
+    for kind, given in (("scale", arrays[scale]), ("zero", arrays[zero])):
+        constants[f"{base}.{kind}"] = np.array(np.broadcast_to(given.reshape(-1 if shape else ()), shape))
     if weight is not None:
         constants[f"{base}.int8"] = weight
     inputs = (f"{base}.int8" if weight is not None else names.get(source, source), f"{base}.scale", f"{base}.zero")

@@ -18,12 +18,13 @@ _SWATCH = 16.0
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One class: its index, the track that stands for 100 %, the filled part, and where the prior's mark is."""
+    """One class: its index, the track that stands for 100 %, the filled part, where the prior's mark is, and the error bar's two ends."""
 
     index: int
     track: Box
     fill: Box
     prior_x: float
+    error: tuple[float, float] | None = None
 
 
 def shown_classes(prediction: Prediction, most: int = MAX_BARS) -> list[int]:
@@ -33,8 +34,8 @@ def shown_classes(prediction: Prediction, most: int = MAX_BARS) -> list[int]:
     return np.argsort(-prediction.scores, kind="stable")[: most - 1].tolist()
 
 
-def layout(prediction: Prediction, panel: Box) -> list[Bar]:
-    """Where each bar goes: full width is a probability of 1."""
+def layout(prediction: Prediction, panel: Box, likely: np.ndarray | None = None) -> list[Bar]:
+    """Where each bar goes: full width is a probability of 1.  likely: see :class:`fusedx.explain.evidence.Evidence`."""
     shown = shown_classes(prediction)
     rows = len(shown) + (len(shown) < len(prediction.classes))
     row = min(_TALLEST_ROW, panel.height / rows)
@@ -43,7 +44,8 @@ def layout(prediction: Prediction, panel: Box) -> list[Bar]:
     for place, index in enumerate(shown):
         bottom = panel.top + place * row + _name_height(row) + thick
         track = Box(panel.left, bottom - thick, panel.right, bottom)
-        bars.append(Bar(index, track, _part(track, prediction.probabilities[index]), _part(track, prediction.prior[index]).right))
+        ends = None if likely is None else (_part(track, likely[0, index]).right, _part(track, likely[1, index]).right)
+        bars.append(Bar(index, track, _part(track, prediction.probabilities[index]), _part(track, prediction.prior[index]).right, ends))
     return bars
 
 
@@ -56,9 +58,9 @@ def percent(p: float) -> str:
     return f"{100 * p:.1f} %"
 
 
-def draw_bars(canvas: Canvas, prediction: Prediction, names: list[str], panel: Box) -> None:
+def draw_bars(canvas: Canvas, prediction: Prediction, names: list[str], panel: Box, likely: np.ndarray | None = None) -> None:
     """Name and percentage above each bar."""
-    bars = layout(prediction, panel)
+    bars = layout(prediction, panel, likely)
     size = BODY if len(bars) <= 10 else SMALL
     room = panel.width - typeface.width("> 99.9 %", size, bold=True) - 40
     short = typeface.shorten_all(names, size, room, bold=True)
@@ -71,12 +73,25 @@ def draw_bars(canvas: Canvas, prediction: Prediction, names: list[str], panel: B
         canvas.text(panel.right, line, percent(float(prediction.probabilities[bar.index])), size, colour, align="right", bold=best)
         canvas.rectangle(bar.track, fill=TRACK)
         canvas.rectangle(bar.fill, fill=ACCENT if best else BAR)
+        if bar.error:
+            draw_error(canvas, *bar.error, bar.track)
         draw_mark(canvas, bar.prior_x, bar.track)
     if len(bars) < len(names):
         rest = 1.0 - sum(float(prediction.probabilities[b.index]) for b in bars)
         multiclass = abs(float(prediction.probabilities.sum()) - 1) < 1e-6
         together = f", together {percent(max(0.0, rest))}" if multiclass else ""
         canvas.text(panel.left + _SWATCH + 8, panel.bottom, f"and {len(names) - len(bars)} more classes{together}", size, SECONDARY)
+
+
+def draw_error(canvas: Canvas, left: float, right: float, track: Box) -> None:
+    """An error bar at half the bar's height, with an end on either side; nothing where it is narrower than its own ends."""
+    if right - left < 3:
+        return
+    middle, half = (track.top + track.bottom) / 2, max(2.0, 0.25 * track.height)
+    for colour, edge in ((PAPER, 1), (INK, 0)):
+        canvas.rectangle(Box(left - 0.5 - edge, middle - 0.5 - edge, right + 0.5 + edge, middle + 0.5 + edge), fill=colour)
+        for x in (left, right):
+            canvas.rectangle(Box(x - 0.5 - edge, middle - half - edge, x + 0.5 + edge, middle + half + edge), fill=colour)
 
 
 def draw_mark(canvas: Canvas, x: float, track: Box) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from fusedx.engine.preprocess import to_square_uint8
 from fusedx.prediction import Prediction
 
 if TYPE_CHECKING:
-    from fusedx.model import Model, Source
+    from fusedx.model import Model, Settings, Source
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -22,6 +22,7 @@ class Evidence:
     prediction: over all draws.  square: uint8 [224,224,3], the picture as the network sees it, before normalisation.
     states: float64 [S,C], the first draw's scores at the start and after every step (v2: mean over the 6x6 map).
     steps: of the chain.  task: multiclass or multilabel.
+    likely: float64 [2,C], each class's probability if its own score alone were one standard error lower, or higher; None for one draw.
     """
 
     prediction: Prediction
@@ -29,19 +30,33 @@ class Evidence:
     states: np.ndarray
     steps: int
     task: str
+    likely: np.ndarray | None = None
 
 
-def collect(model: Model, source: Source, *, seed: int | None, draws: int) -> Evidence:
+def collect(model: Model, source: Source, **sampling: Unpack[Settings]) -> Evidence:
     """Classify ``source`` and trace the first draw's chain for the same picture and the same noise."""
     picture = model.read(source)
-    prediction = model.classify(source, seed=seed, draws=draws)
+    prediction = model.classify(source, **sampling)
     if prediction.image_sha256 != picture.sha256:
         raise FusedxError(f"{picture.source}: the picture changed while it was being explained")
-    trace = model.trace(model.preprocess(picture)[None], model.noise(picture.sha256, seed=seed))
-    if draws == 1:
+    noise = model.noise(picture.sha256, seed=sampling.get("seed"), start=sampling.get("start"))
+    trace = model.trace(model.preprocess(picture)[None], noise)
+    if prediction.draws == 1:
         _check_same(trace["y_final"][0], prediction)
-    manifest = model.manifest
-    return Evidence(prediction, to_square_uint8(picture.pixels), chain_states(trace["trajectory"]), manifest.schedule.steps, manifest.task)
+    task = model.manifest.task
+    square, states = to_square_uint8(picture.pixels), chain_states(trace["trajectory"])
+    return Evidence(prediction, square, states, model.manifest.schedule.steps, task, likely(prediction, task))
+
+
+def likely(p: Prediction, task: str) -> np.ndarray | None:
+    """See :class:`Evidence`.  Moving one score of a softmax by e multiplies that class's odds by exp(e)."""
+    if p.draws == 1:
+        return None
+    if task == "multilabel":
+        return np.clip(p.scores + np.outer([-1.0, 1.0], p.standard_error), 0.0, 1.0)
+    tiny, less = np.finfo(np.float64).tiny, np.exp(-p.standard_error)
+    own, others = np.maximum(p.probabilities, tiny), np.maximum(1.0 - p.probabilities, tiny)
+    return np.stack([own * less / (own * less + others), own / (own + others * less)])
 
 
 def chain_states(trajectory: np.ndarray) -> np.ndarray:

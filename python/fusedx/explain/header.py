@@ -45,6 +45,8 @@ def draw_footer(canvas: Canvas, evidence: Evidence, panel: Box, *, letters_lost:
     origin = p.provenance
     canvas.line([(panel.left, panel.top), (panel.right, panel.top)], HAIRLINE, 1)
     draws = "1 draw" if p.draws == 1 else f"{p.draws} draws"
+    if origin.get("start") not in (None, "published"):
+        draws += f" from the {origin['start']} start"
     model = typeface.shorten(typeface.drawable(str(origin["model"]))[0], SMALL, 420)
     first = f"Model {model} · {origin['family']} · {evidence.steps} steps · {draws} · seed {origin['seed']}"
     second = f"Image SHA-256 {p.image_sha256[:12]} · model digest {str(origin['model_sha256'])[:12]} · fusedx {origin['fusedx']}"
@@ -105,4 +107,5 @@ def _stability_column(evidence: Evidence) -> tuple[str, str, str, str]:
     """Title, label, number, remark."""
     p = evidence.prediction
     agreeing = round(p.stability * p.draws)
-    return "Stability", f"{agreeing} of {p.draws}", percent(p.stability), "draws that give this label on their own"
+    remark = "undecided: depends on the noise" if p.undecided else "draws that give this label on their own"
+    return "Stability", f"{agreeing} of {p.draws}", percent(p.stability), remark

@@ -41,8 +41,10 @@ def draw_page(evidence: Evidence) -> Canvas:
     _draw_heat(canvas, evidence, square, names)
     scores = "Score of each label" if evidence.task == "multilabel" else "Probability of each class"
     note = "Not calibrated · thin mark: the prior encoder alone"
-    _title(canvas, BARS, scores, f"Mean of {p.draws} draws · {note[0].lower()}{note[1:]}" if p.draws > 1 else note)
-    draw_bars(canvas, p, names, BARS)
+    if p.draws > 1:
+        note = f"Mean of {p.draws} draws ± standard error · not calibrated · mark: prior alone"
+    _title(canvas, BARS, scores, note)
+    draw_bars(canvas, p, names, BARS, evidence.likely)
     _title(canvas, CHAIN, "Class scores along the chain", subtitle(evidence))
     draw_chain(canvas, evidence, names, CHAIN)
     draw_footer(canvas, evidence, FOOTER, letters_lost=any(typeface.drawable(c)[1] for c in p.classes))

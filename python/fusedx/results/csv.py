@@ -34,9 +34,9 @@ class CSVWriter:
 
 
 def encode(cells: list[Any]) -> bytes:
-    """One record; numbers so that they read back exactly, None as an empty cell."""
+    """One record; numbers so that they read back exactly, None as an empty cell, truth as ``true`` and ``false``."""
     line = io.StringIO()
-    csv.writer(line).writerow(cells)
+    csv.writer(line).writerow([str(cell).lower() if isinstance(cell, bool) else cell for cell in cells])
     return line.getvalue().encode()
 
 
@@ -74,4 +74,8 @@ def value_of(cell: str, kind: str) -> Any:
     """The value that :func:`encode` was given; an empty cell is None."""
     if cell == "":
         return None
+    if kind == "bool":
+        if cell not in ("true", "false"):
+            raise ValueError(f"{cell!r} is neither true nor false")
+        return cell == "true"
     return cell if kind == "text" else float(cell) if kind == "float" else int(cell)

@@ -34,7 +34,7 @@ class ParquetWriter:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        kinds = {"text": pa.string(), "int": pa.int64(), "uint64": pa.uint64(), "float": pa.float64()}
+        kinds = {"text": pa.string(), "int": pa.int64(), "uint64": pa.uint64(), "float": pa.float64(), "bool": pa.bool_()}
         self._schema = pa.schema([pa.field(column.name, kinds[column.kind]) for column in columns])
         self._path = path.resolve()  # a link stays a link
         self._scratch = file_beside(self._path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column.  kind: text | int | uint64 | float.  Empty (null) in the rows of failed images, unless it is of the run."""
+    """One column.  kind: text | int | uint64 | float | bool.  Empty (null) in the rows of failed images, unless it is of the run."""
 
     name: str
     kind: str = "text"
@@ -27,8 +28,9 @@ class Run:
     """What every row of a table has in common; two tables may be joined exactly where all of this is equal."""
 
     classes: tuple[str, ...]
-    draws: int
+    draws_setting: str
     seed: int
+    start: str
     model_sha256: str
     fusedx: str
     device: str
@@ -47,8 +49,9 @@ class Run:
 
 #: The columns whose value is the run's.
 RUN_COLUMNS = (
-    Column("draws", "int"),
+    Column("draws_setting"),
     Column("seed", "uint64"),
+    Column("start"),
     Column("model_sha256"),
     Column("fusedx"),
     Column("device"),
@@ -59,7 +62,7 @@ RUN_COLUMNS = (
     Column("exif_orientation"),
     Column("frame", "int"),
 )
-_PER_CLASS = (("p", "probabilities"), ("score", "scores"), ("prior", "prior"))
+_PER_CLASS = (("p", "probabilities"), ("score", "scores"), ("se", "standard_error"), ("prior", "prior"))
 
 
 def columns(run: Run) -> list[Column]:
@@ -68,7 +71,8 @@ def columns(run: Run) -> list[Column]:
     for k in range(1, run.topk + 1):
         made += [Column(f"top{k}"), Column(f"top{k}_p", "float")]
     made += [Column(f"{prefix}:{name}", "float") for prefix, _ in _PER_CLASS for name in run.classes]
-    return [*made, Column("stability", "float"), Column("image_sha256"), *RUN_COLUMNS, Column("input_notes")]
+    made += [Column("draws", "int"), Column("stability", "float"), Column("undecided", "bool")]
+    return [*made, Column("image_sha256"), *RUN_COLUMNS, Column("input_notes")]
 
 
 def row(run: Run, item: Prediction | Failure) -> Row:
@@ -82,9 +86,11 @@ def row(run: Run, item: Prediction | Failure) -> Row:
     for k, i in enumerate(np.argsort(-item.scores, kind="stable")[: run.topk], start=1):
         made |= {f"top{k}": run.classes[i], f"top{k}_p": float(item.probabilities[i])}
     for prefix, field in _PER_CLASS:
-        made |= {f"{prefix}:{name}": value for name, value in zip(run.classes, getattr(item, field).tolist(), strict=True)}
+        values = [value if math.isfinite(value) else None for value in getattr(item, field).tolist()]  # the error of one draw is unknown
+        made |= {f"{prefix}:{name}": value for name, value in zip(run.classes, values, strict=True)}
     notes = json.dumps(item.provenance.get("input", {}), ensure_ascii=False, sort_keys=True, allow_nan=False)
-    return made | {"stability": item.stability, "image_sha256": item.image_sha256, "input_notes": text(notes)}
+    made |= {"draws": item.draws, "stability": item.stability, "undecided": item.undecided}
+    return made | {"image_sha256": item.image_sha256, "input_notes": text(notes)}
 
 
 def text(value: str) -> str:

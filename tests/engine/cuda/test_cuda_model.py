@@ -5,10 +5,7 @@ from __future__ import annotations
 import collections
 import gc
 import itertools
-import os
 import re
-import subprocess
-import sys
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,17 +27,10 @@ from fusedx.engine.cuda.network import EncoderModule, compiled  # noqa: E402
 from fusedx.engine.encoder.graph import Graph, Node  # noqa: E402
 from fusedx.engine.errors import DeviceError, UnavailableError  # noqa: E402
 
-HERE = Path(__file__).parent
-ROOT = HERE.parents[2]
 
-
-def test_whole_engine_under_the_interpreter():
-    """In a process of its own: Triton decides at import whether kernels are compiled or interpreted."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE / "interpreted_model.py")]
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT / "python")}
-    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-20000:] + done.stderr[-2000:]
-    assert re.search(r"\d+ passed", done.stdout) and "skipped" not in done.stdout
+@pytest.mark.parametrize("interpreted_file", [Path(__file__).with_name("interpreted_model.py")], ids=lambda file: file.name)
+def test_whole_engine_under_the_interpreter(interpreted_file, beside):
+    beside.check(interpreted_file)
 
 
 @pytest.fixture

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -24,15 +22,9 @@ def cold_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "triton"))
 
 
-@pytest.mark.parametrize("cases", ["interpreted_resize.py", "interpreted_frames.py"])
-def test_under_the_interpreter(cases):
-    """In a process of its own: Triton decides at import whether kernels are compiled or interpreted."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE / cases)]
-    paths = [str(HERE.parents[2] / "python"), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    done = subprocess.run(command, env=environment, cwd=HERE.parents[2], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-20000:] + done.stderr[-2000:]
-    assert re.search(r"\d+ passed", done.stdout) and "skipped" not in done.stdout
+@pytest.mark.parametrize("interpreted_file", sorted(Path(__file__).parent.glob("interpreted_*.py")), ids=lambda file: file.name)
+def test_under_the_interpreter(interpreted_file, beside):
+    beside.check(interpreted_file)
 
 
 FRAME = {"pixels": "*u8", "image_stride": "i64", "row_stride": "i64", "column_stride": "i64", "channel_stride": "i64"}

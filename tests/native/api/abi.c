@@ -46,6 +46,8 @@ int main(void) {
     FIELD(fx_classify_options, min_side);
     FIELD(fx_classify_options, reserved);
     FIELD(fx_classify_options, cancel);
+    FIELD(fx_classify_options, sampler);
+    FIELD(fx_classify_options, sampler_rows);
     STRUCT(fx_result);
     FIELD(fx_result, struct_size);
     FIELD(fx_result, probabilities);
@@ -65,6 +67,9 @@ int main(void) {
     FIELD(fx_result, preprocess_seconds);
     FIELD(fx_result, encoder_seconds);
     FIELD(fx_result, chain_seconds);
+    FIELD(fx_result, sweeps);
+    FIELD(fx_result, evaluations);
+    FIELD(fx_result, sequential_steps);
     NUMBER(FX_OK);
     NUMBER(FX_BAD_ARGUMENT);
     NUMBER(FX_BAD_MODEL);
@@ -86,6 +91,10 @@ int main(void) {
     NUMBER(FX_REASON_TOO_SMALL);
     NUMBER(FX_REASON_BAD_ARRAY);
     NUMBER(FX_REASON_NOT_FINITE);
+    NUMBER(FX_SAMPLER_DEFAULT);
+    NUMBER(FX_SAMPLER_SEQUENTIAL);
+    NUMBER(FX_SAMPLER_PARALLEL);
+    NUMBER(FX_SAMPLER_AUTO);
     NUMBER(FX_TEST_SHA256);
     NUMBER(FX_TEST_PHILOX);
     NUMBER(FX_TEST_RESIZE);

@@ -1,0 +1,72 @@
+#include "engine/sampler_choice.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include "step/step.hpp"
+
+namespace fusedx {
+namespace {
+
+// Milliseconds of one evaluation at F = 6144 on two cores of a Zen 4 processor (AVX-512, VNNI), by rows; a narrower denoiser's are in
+// proportion, and only proportions count here.
+constexpr std::array<double, 11> kRows = {1, 4, 8, 12, 16, 20, 24, 32, 48, 64, 128};
+constexpr std::array<double, 11> kTimes[] = {
+    {9.5, 10.2, 10.6, 10.8, 12.1, 16.3, 20.3, 26.1, 41.0, 53.7, 105.0},  // fp32
+    {4.7, 5.4, 7.2, 9.6, 12.8, 16.5, 20.3, 26.0, 40.0, 53.0, 105.0},     // bf16
+    {4.6, 5.6, 8.0, 11.4, 15.4, 19.0, 23.0, 29.0, 45.0, 59.0, 116.0},    // fp16
+    {1.8, 2.0, 2.4, 3.0, 3.6, 4.8, 6.0, 8.0, 12.5, 16.5, 33.0},          // int8
+    {0.6, 1.1, 1.9, 2.7, 3.6, 4.8, 6.0, 8.0, 12.5, 16.5, 33.0},          // int4
+};
+constexpr int64_t kSweeps[] = {8, 12, 16, 20, 24, 32, 48, 64, 96, 128};  // rows that are considered
+
+// How much longer the arithmetic of a row takes than on that machine, by what each instruction set does at once; not measured.
+double arithmetic(WeightFormat weights, Isa isa) {
+    const bool integer = weights == WeightFormat::int8 || weights == WeightFormat::int4;
+    switch (isa) {
+        case Isa::avx512vnni:
+        case Isa::amx: return 1;
+        case Isa::avx512: return integer ? 3 : 1;
+        case Isa::avxvnni: return 2;
+        case Isa::avx2: return integer ? 6 : 2;
+        case Isa::neondot: return 4;
+        case Isa::neon: return integer ? 12 : 4;
+        default: return 50;
+    }
+}
+
+double evaluation(WeightFormat weights, Isa isa, int64_t rows) {
+    const std::array<double, 11>& times = kTimes[static_cast<int>(weights)];
+    const double r = static_cast<double>(rows);
+    const size_t above = std::min<size_t>(std::upper_bound(kRows.begin(), kRows.end(), r) - kRows.begin(), kRows.size() - 1);
+    const double from = kRows[above - 1], to = kRows[above];
+    const double here = r >= to ? times[above] * r / to : times[above - 1] + (times[above] - times[above - 1]) * (r - from) / (to - from);
+    // On slower arithmetic a row's own time comes to count sooner: 1/128 of that of 128 rows.
+    return std::max(here, arithmetic(weights, isa) * times.back() / kRows.back() * r);
+}
+
+// Steps of a chain that a sweep settles with so many rows of it, fitted to a trained full-width denoiser: engine/sampler/cost.py, GAIN.
+double settled(WeightFormat weights, int64_t rows, int64_t steps) {
+    const double gain = state_bits(weights) == 18 ? 0.71 * std::pow(rows, 0.72) : 1.2 * std::pow(rows, 0.60);
+    return std::clamp(gain, 1.0, static_cast<double>(steps));
+}
+
+}  // namespace
+
+SamplerPlan choose_sampler(const SamplerWish& wish, WeightFormat weights, Isa isa, int64_t steps, int64_t chains) {
+    if (wish.kind == SamplerKind::sequential || steps < 2 || chains < 1) return {};
+    const auto seconds = [&](int64_t rows) {
+        const int64_t each = std::clamp<int64_t>(rows / chains, 1, steps);
+        return static_cast<double>(steps) / settled(weights, each, steps) * evaluation(weights, isa, each * chains);
+    };
+    int64_t best = wish.rows;
+    for (const int64_t rows : kSweeps)
+        if (wish.rows == 0 && rows >= 2 * chains && (best == 0 || seconds(rows) < seconds(best))) best = rows;
+    if (wish.kind == SamplerKind::parallel) return {best > 0 ? best : 2 * chains, 0};
+    const double one = evaluation(weights, isa, chains);
+    if (best == 0 || seconds(best) >= static_cast<double>(steps) * one) return {};
+    return {best, evaluation(weights, isa, best) / one};
+}
+
+}  // namespace fusedx
