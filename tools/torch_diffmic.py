@@ -131,12 +131,12 @@ def crop_tiles(x: Tensor, cells: Tensor) -> Tensor:
 class PriorEncoder(nn.Module):
     """Global saliency branch plus gated attention over its six most salient tiles (the "auxiliary" model)."""
 
-    def __init__(self, num_classes: int, width: int = 64, attention_width: int = 128) -> None:
+    def __init__(self, num_classes: int, width: int = 64, attention_width: int = 128, layers: int = 50) -> None:
         super().__init__()
-        c = 32 * width  # 2048 as published
-        self.ds_net = holder(f=resnet(50, width, pool=False))
+        c = {50: 32, 18: 8}[layers] * width  # 2048 as published; 512 in DiffMIC-v2, whose branches have 18 layers
+        self.ds_net = holder(f=resnet(layers, width, pool=False))
         self.left_postprocess_net = holder(gn_conv_last=nn.Conv2d(c, num_classes, 1, bias=False))
-        self.dn_resnet = holder(f=resnet(50, width, pool=False))
+        self.dn_resnet = holder(f=resnet(layers, width, pool=False))
         self.mil_attn_V = nn.Linear(c, attention_width, bias=False)
         self.mil_attn_U = nn.Linear(c, attention_width, bias=False)
         self.mil_attn_w = nn.Linear(attention_width, 1, bias=False)
@@ -145,7 +145,7 @@ class PriorEncoder(nn.Module):
     def forward(self, x: Tensor) -> PriorOutput:
         saliency = self.left_postprocess_net.gn_conv_last(self.ds_net.f(x))
         cells = choose_cells(saliency.detach())
-        h = self.dn_resnet.f(crop_tiles(x, cells)).mean((2, 3)).unflatten(0, (-1, PATCHES))  # [B,6,32*width]
+        h = self.dn_resnet.f(crop_tiles(x, cells)).mean((2, 3)).unflatten(0, (-1, PATCHES))  # [B,6,c]
         gate = self.mil_attn_U(h).sigmoid() * self.mil_attn_V(h).tanh()
         attention = self.mil_attn_w(gate).squeeze(2).softmax(1)
         y_local = self.classifier_linear((attention[:, :, None] * h).sum(1))

@@ -17,8 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
-import multiprocessing
 import pathlib
 import platform
 import sys
@@ -32,153 +30,46 @@ from torch.nn import functional as F
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "python")]
+import drawn_training as drawn  # noqa: E402
 import fundus  # noqa: E402
 import torch_diffmic as td  # noqa: E402
+from drawn_training import BATCH, CLASSES, DRAWS, WIDTH, accuracy, normalise, say, size  # noqa: E402
 from fusedx.compiler import compile_checkpoint  # noqa: E402
 
-CLASSES = len(fundus.GRADES)
-WIDTH, FEATURE_DIM, TEST_TIMESTEPS = 8, 128, 250
-BATCH = 32
-DRAWS = 16              # (t, noise) pairs an image in a denoiser batch; also the draws averaged in the evaluation
-HELD_OUT_SEED = 900_000  # added to --seed
+FEATURE_DIM, TEST_TIMESTEPS = 128, 250
+DRAWS_AN_IMAGE = 16     # (t, noise) pairs an image in a denoiser batch
 SAMPLE_SEED = 77_000_000
 SAMPLES = {             # file name: (grade, index)
     "grade0_no_dr.jpg": (0, 0), "grade0_no_dr_2.jpg": (0, 1), "grade1_mild.jpg": (1, 2), "grade2_moderate.jpg": (2, 3),
     "grade3_severe.jpg": (3, 3), "grade4_proliferative_dr.jpg": (4, 3),
 }
-MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-
-
-# ---- Pictures ---------------------------------------------------------------------------------------------------
-
-def preprocess(image: Image.Image) -> np.ndarray:
-    """Centre square, 224x224: uint8 [224,224,3]."""
-    image = image.convert("RGB")
-    side = min(image.size)
-    left, top = (round((v - side) / 2) for v in image.size)
-    square = image.crop((left, top, left + side, top + side))
-    return np.asarray(square.resize((224, 224), Image.Resampling.BILINEAR))
-
-
-def render_one(job: tuple[int, int]) -> np.ndarray:
-    seed, index = job
-    return preprocess(Image.fromarray(fundus.draw(seed, index, index % CLASSES)))
-
-
-def render(count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """`count` pictures, grades in turn: uint8 [N,3,224,224] and labels [N]."""
-    with multiprocessing.get_context("spawn").Pool(2) as pool:
-        pictures = np.stack(pool.map(render_one, [(seed, i) for i in range(count)], chunksize=25))
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous(), torch.arange(count) % CLASSES
-
-
-def normalise(images: Tensor) -> Tensor:
-    return (images.float() / 255 - MEAN[:, None, None]) / STD[:, None, None]
-
-
-def batches(count: int, generator: torch.Generator) -> list[Tensor]:
-    order = torch.randperm(count, generator=generator)
-    return [order[i:i + BATCH] for i in range(0, count - BATCH + 1, BATCH)]
-
-
-def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
-    """One of the eight symmetries of the square, chosen for the whole batch."""
-    k = int(torch.randint(8, (), generator=generator))
-    return torch.rot90(images if k < 4 else images.flip(3), k % 4, (2, 3))
 
 
 # ---- Training ---------------------------------------------------------------------------------------------------
 
-class Trainer:
-    """AdamW with a linear warm-up and a cosine to zero."""
-
-    def __init__(self, parameters: list[nn.Parameter], lr: float, steps: int) -> None:
-        self.optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.02)
-        warm = max(1, min(60, steps // 10))
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, lambda i: min((i + 1) / warm, 0.5 + 0.5 * math.cos(math.pi * min(1.0, i / steps))))
-
-    def step(self, loss: Tensor) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_([p for g in self.optimizer.param_groups for p in g["params"]], 5.0)
-        self.optimizer.step()
-        self.schedule.step()
-
-
-def quiet_residuals(net: nn.Module) -> None:
-    """Start every residual block as the identity; deep narrow networks then learn from the first steps."""
-    for block in net.modules():
-        if isinstance(block, td.ResidualBlock):
-            nn.init.zeros_(getattr(block, f"bn{block.depth}").weight)
-
-
-def half_precision() -> torch.autocast:
-    """bfloat16 arithmetic in the convolutions; weights and sums stay float32."""
-    return torch.autocast("cpu", torch.bfloat16)
-
-
-def say(text: str, start: float) -> None:
-    print(f"[{time.monotonic() - start:6.1f} s] {text}", flush=True)
-
-
-def train_prior(images: Tensor, labels: Tensor, held: tuple[Tensor, Tensor], epochs: int, seed: int, start: float) -> td.PriorEncoder:
-    aux = td.PriorEncoder(CLASSES, WIDTH)
-    quiet_residuals(aux)
-    generator = torch.Generator().manual_seed(seed)
-    trainer = Trainer(list(aux.parameters()), 3e-3, epochs * (len(images) // BATCH))
-    for epoch in range(epochs):
-        aux.train()
-        total = right = seen = 0.0
-        for rows in batches(len(images), generator):
-            with half_precision():
-                out = aux(normalise(augmented(images[rows], generator)))
-            target = labels[rows]
-            loss = sum(F.cross_entropy(y.float(), target) for y in (out.y_global, out.y_local, out.y_fusion))
-            trainer.step(loss)
-            total += float(loss.detach()) * len(rows)
-            right += float((out.y_fusion.argmax(1) == target).sum())
-            seen += len(rows)
-        text = f"prior epoch {epoch + 1}/{epochs}: loss {total / seen:.3f}, training accuracy {right / seen:.3f}"
-        if (epoch + 1) % 4 == 0 or epoch + 1 == epochs:
-            text += f", held-out {accuracy(priors(aux, held[0]), held[1]):.3f}"
-        say(text, start)
-    return aux
-
-
-@torch.inference_mode()
-def priors(aux: td.PriorEncoder, images: Tensor) -> Tensor:
-    aux.eval()
-    return torch.cat([aux(normalise(part)).prior for part in images.split(50)])
-
-
-def accuracy(scores: Tensor, labels: Tensor) -> float:
-    return float((scores.argmax(1) == labels).float().mean())
-
-
 def train_denoiser(images: Tensor, labels: Tensor, prior: Tensor, held: tuple[Tensor, Tensor, Tensor], epochs: int, seed: int,
                    start: float) -> td.ConditionalDenoiser:
     model = td.ConditionalDenoiser(CLASSES, FEATURE_DIM, WIDTH)
-    quiet_residuals(model)
+    drawn.quiet_residuals(model)
     helper = nn.Linear(FEATURE_DIM, CLASSES)
     generator = torch.Generator().manual_seed(seed + 1)
-    trainer = Trainer([*model.parameters(), *helper.parameters()], 3e-3, epochs * (len(images) // BATCH))
+    trainer = drawn.Trainer([*model.parameters(), *helper.parameters()], 3e-3, epochs * (len(images) // BATCH))
     schedule = td.linear_schedule()
     root_abar, s = (torch.from_numpy(v).float() for v in (np.sqrt(schedule.abar), schedule.s))
     for epoch in range(epochs):
         model.train()
         squared = seen = right = 0.0
-        for rows in batches(len(images), generator):
-            with half_precision():
-                f = model.feature(normalise(augmented(images[rows], generator))).float()
+        for rows in drawn.batches(len(images), generator):
+            with drawn.half_precision():
+                f = model.feature(normalise(drawn.augmented(images[rows], generator))).float()
             logits = helper(f)
-            y0 = F.one_hot(labels[rows], CLASSES).float().repeat_interleave(DRAWS, 0)
-            p = prior[rows].repeat_interleave(DRAWS, 0)
+            y0 = F.one_hot(labels[rows], CLASSES).float().repeat_interleave(DRAWS_AN_IMAGE, 0)
+            p = prior[rows].repeat_interleave(DRAWS_AN_IMAGE, 0)
             t = torch.randint(td.TRAIN_STEPS, (len(p),), generator=generator)
             t[::2] %= TEST_TIMESTEPS
             e = torch.randn(p.shape, generator=generator)
             a = root_abar[t, None]
-            found = model.eps(f.repeat_interleave(DRAWS, 0), a * y0 + (1 - a) * p + s[t, None] * e, t, p)
+            found = model.eps(f.repeat_interleave(DRAWS_AN_IMAGE, 0), a * y0 + (1 - a) * p + s[t, None] * e, t, p)
             mse = F.mse_loss(found, e)
             trainer.step(mse + 0.2 * F.cross_entropy(logits, labels[rows]))
             squared += float(mse.detach()) * len(rows)
@@ -219,42 +110,10 @@ def real_photograph(aux: td.PriorEncoder, model: td.ConditionalDenoiser, seed: i
     except (ImportError, OSError) as error:  # not installed, or its file is not on this machine
         print(f"no real photograph: {error}")
         return None
-    x = torch.from_numpy(preprocess(image).copy()).permute(2, 0, 1)[None]
-    p = priors(aux, x)
+    x = torch.from_numpy(drawn.preprocess(image).copy()).permute(2, 0, 1)[None]
+    p = drawn.priors(aux, x)
     chain = draw_chains(model, x, p, seed).mean(1)
     return {"prior": [round(v, 4) for v in p[0].tolist()], "chain_16_draws": [round(v, 4) for v in chain[0].tolist()]}
-
-
-CONFIG = """\
-!!python/object:argparse.Namespace
-data: !!python/object:argparse.Namespace
-  dataset: APTOS
-  label_min_max:
-  - 0.001
-  - 0.999
-  num_classes: {classes}
-diffusion: !!python/object:argparse.Namespace
-  apply_aux_cls: true
-  beta_end: 0.02
-  beta_schedule: linear
-  beta_start: 0.0001
-  include_guidance: true
-  noise_prior: false
-  test_timesteps: {steps}
-  timesteps: {train_steps}
-model: !!python/object:argparse.Namespace
-  arch: resnet18
-  data_dim: 150528
-  feature_dim: {features}
-  hidden_dim: {features}
-  type: simple
-"""
-
-
-def write(out: pathlib.Path, model: td.ConditionalDenoiser, epoch: int, step: int) -> None:
-    torch.save([model.state_dict(), {}, epoch, step], out / "ckpt_best.pth")
-    (out / "config.yml").write_text(
-        CONFIG.format(classes=CLASSES, steps=TEST_TIMESTEPS, train_steps=td.TRAIN_STEPS, features=FEATURE_DIM))
 
 
 def write_samples(folder: pathlib.Path) -> None:
@@ -262,10 +121,6 @@ def write_samples(folder: pathlib.Path) -> None:
     for name, (grade, index) in SAMPLES.items():
         Image.fromarray(fundus.draw(SAMPLE_SEED, index, grade)).save(folder / name, quality=90, optimize=True)
         print(f"{folder / name}: {(folder / name).stat().st_size / 1024:.1f} KiB")
-
-
-def size(net: nn.Module) -> int:
-    return sum(p.numel() for p in net.parameters())
 
 
 def main() -> None:
@@ -289,23 +144,23 @@ def main() -> None:
     torch.manual_seed(args.seed)
     torch.set_num_threads(2)
     start = time.monotonic()
-    images, labels = render(args.images, args.seed)
-    held_images, held_labels = render(args.held_out, args.seed + HELD_OUT_SEED)
+    images, labels = drawn.render(args.images, args.seed)
+    held_images, held_labels = drawn.render(args.held_out, args.seed + drawn.HELD_OUT_SEED)
     say(f"drew {args.images} + {args.held_out} pictures", start)
 
     epochs = (args.epochs, max(1, args.epochs * 5 // 4))
     saved = args.out / "aux_ckpt_best.pth"
+    aux = td.PriorEncoder(CLASSES, WIDTH)
     if args.keep_prior:
-        aux = td.PriorEncoder(CLASSES, WIDTH)
         aux.load_state_dict(torch.load(saved, weights_only=True)[0])
     else:
-        aux = train_prior(images, labels, (held_images, held_labels), epochs[0], args.seed, start)
+        drawn.train_prior(aux, images, labels, (held_images, held_labels), epochs[0], args.seed, start)
         torch.save([aux.state_dict(), {}], saved)
-    prior, held_prior = priors(aux, images), priors(aux, held_images)
+    prior, held_prior = drawn.priors(aux, images), drawn.priors(aux, held_images)
     say(f"prior: {accuracy(prior, labels):.3f} on the training set, {accuracy(held_prior, held_labels):.3f} held out", start)
     model = train_denoiser(images, labels, prior, (held_images, held_labels, held_prior), epochs[1], args.seed, start)
 
-    write(args.out, model, epochs[1], epochs[1] * (args.images // BATCH))
+    drawn.write_v1(args.out, aux, model, FEATURE_DIM, TEST_TIMESTEPS, epochs[1], epochs[1] * (args.images // BATCH))
     one, many = chain_accuracy(model, held_images, held_prior, held_labels, args.seed)
     metrics = {
         "held_out_images": args.held_out,
