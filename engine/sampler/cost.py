@@ -41,7 +41,7 @@ class Costs:
         return float(np.interp(rows, self.rows, self.seconds))
 
     def sweeps(self, rows_each: int, steps: int) -> float:
-        """Sweeps of a parallel run, in which a chain has so many rows each; never more than steps, and two to know that they were enough."""
+        """Sweeps of a parallel run with so many rows a chain; never more than steps, and two to know that they were enough."""
         a, b, c = self.gain
         return min(max(2.0, steps / max(1.0, a * rows_each**b) + c), float(steps))
 
