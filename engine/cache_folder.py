@@ -9,13 +9,21 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from fusedx.engine.errors import ConfigError
+
 
 def cache_folder(environment: Mapping[str, str] = os.environ) -> Path:
-    """FUSEDX_CACHE, else fusedx in XDG_CACHE_HOME, else in ~/.cache; a relative XDG_CACHE_HOME is ignored, as its specification asks."""
+    """FUSEDX_CACHE, else fusedx in XDG_CACHE_HOME, else in ~/.cache; a relative XDG_CACHE_HOME is ignored, as its specification asks.
+
+    ConfigError where none of these names one: a container's user may have no home.
+    """
     if chosen := environment.get("FUSEDX_CACHE"):
         return Path(chosen)
     base = Path(environment.get("XDG_CACHE_HOME", ""))
-    return (base if base.is_absolute() else Path.home() / ".cache") / "fusedx"
+    try:
+        return (base if base.is_absolute() else Path.home() / ".cache") / "fusedx"
+    except RuntimeError as error:
+        raise ConfigError(f"there is no folder to keep files in: {error} FUSEDX_CACHE names one") from None
 
 
 def anyone_may_write(folder: Path) -> bool:

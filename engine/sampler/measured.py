@@ -15,11 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from fusedx.engine.cache_folder import cache_folder, write_whole
+from fusedx.engine.errors import ConfigError
 from fusedx.engine.sampler.cost import GAIN, Costs
 from fusedx.kernels.step import STATE_BITS
 
 log = logging.getLogger("fusedx")
 _FORMAT = 1
+#: Rows and widths beyond are nobody's.
+_MOST = 1 << 30
 
 #: Rows of the evaluations that are timed, and the widths F.
 ROWS = (1, 4, 8, 12, 16, 20, 24, 32, 48, 64, 128)
@@ -91,22 +94,27 @@ def write(machine: Machine, tables: Mapping[str, Mapping[int, Mapping[int, float
 
 
 def read(machine: Machine) -> Tables:
-    """What was measured on this machine; empty where nothing was, or where the file is not what :func:`write` makes."""
+    """What was measured on this machine; empty where nothing was or could be kept, or where the file is not what :func:`write` makes."""
     try:
-        content = json.loads(machine.file.read_bytes())
+        file = machine.file
+    except ConfigError:  # a user without a home
+        return {}
+    try:
+        content = json.loads(file.read_bytes())
         if content["format"] != _FORMAT:
             return {}
         return {precision: _by_width(by_width) for precision, by_width in content["seconds"].items()}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        log.warning("%s is not used: %s; fusedx doctor --calibrate makes it anew", machine.file, error)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        log.warning("%s is not used: %s; fusedx doctor --calibrate makes it anew", file, error)
         return {}
 
 
 def _by_width(found: Any) -> dict[int, dict[int, float]]:
     tables = {int(width): {int(rows): float(s) for rows, s in by_rows.items()} for width, by_rows in found.items()}
     for width, by_rows in tables.items():
-        if width < 1 or 1 not in by_rows or min(by_rows) < 1 or not all(0 < s < math.inf for s in by_rows.values()):
-            raise ValueError(f"the times of width {width} are not positive seconds of 1 row and more")
+        whole = 1 <= width <= _MOST and 1 in by_rows and 1 <= min(by_rows) and max(by_rows) <= _MOST
+        if not whole or not all(0 < s < math.inf for s in by_rows.values()):
+            raise ValueError(f"the times of width {str(width):.20} are not positive seconds of 1 row and more")
     return tables

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 
@@ -97,9 +98,27 @@ def test_measured_times_are_kept_by_machine(machine: measured.Machine) -> None:
     json.dumps({"format": 1, "seconds": {"int8": {"x": {"1": 1.0}}}}).encode(),
     json.dumps({"format": 1, "seconds": {"int8": {"0": {"1": 1.0}}}}).encode(),
     json.dumps({"format": 1, "seconds": {"int8": {"512": 3}}}).encode(),
+    json.dumps({"format": 1, "seconds": {"int8": {"512": {"1": 10**400}}}}).encode(),
+    json.dumps({"format": 1, "seconds": {"int8": {"512": {"1": 1.0, "1" + "0" * 400: 2.0}}}}).encode(),
+    json.dumps({"format": 1, "seconds": {"int8": {"1" + "0" * 400: {"1": 1.0}}}}).encode(),
 ])  # fmt: skip
 def test_a_damaged_file_is_not_used(machine: measured.Machine, content: bytes) -> None:
     machine.file.parent.mkdir()
     machine.file.write_bytes(content)
     assert measured.read(machine) == {}
     assert "built in" in measured.costs("int8", 6144, machine).source
+
+
+def test_a_user_without_a_home_has_the_built_in_times(monkeypatch) -> None:
+    """A container's arbitrary user: no entry among the users, and no HOME."""
+    for name in ("FUSEDX_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    machine = measured.Machine("a processor", "avx2", 2)
+    assert measured.read(machine) == {}
+    with pytest.raises(ConfigError, match="FUSEDX_CACHE"):
+        measured.write(machine, {"int8": {512: {1: 1e-3}}})
