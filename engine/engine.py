@@ -137,7 +137,7 @@ class Engine:
         """How ``chains`` (draw, image) pairs are run together."""
         if self.costs is None:
             return Plan(sampler.rows or _UNMEASURED_ROWS, sampler.variant or "picard") if sampler.kind == "parallel" else SEQUENTIAL
-        return self.costs.choose(sampler, steps=self.schedule.steps, chains=chains * self.rows_per_chain)
+        return self.costs.choose(sampler, steps=self.schedule.steps, chains=chains * self.rows_per_chain, classes=self.network.num_classes)
 
     def draw_blocks(self, images: int, draws: int) -> list[int]:
         """Draws that run together: about MAX_ROWS rows, so that memory does not grow with their number; rows are independent."""

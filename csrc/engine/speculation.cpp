@@ -44,8 +44,8 @@ int64_t Speculation::gather(const SweepRows& rows) {
     for (int64_t chain = 0; chain < static_cast<int64_t>(chains_.size()); ++chain) {
         if (chains_[chain].front == process_.steps) continue;
         // What a chain leaves of its share goes to those after it.
-        const int64_t left = rows_ - static_cast<int64_t>(gathered_.size()), share = sequential_ ? 1 : std::max<int64_t>(1, left / unfinished--);
-        gained += walk(chain, share, rows);
+        const int64_t share = (rows_ - static_cast<int64_t>(gathered_.size())) / unfinished--;
+        gained += walk(chain, sequential_ ? 1 : std::max<int64_t>(1, share), rows);
     }
     if (sweep_++ > 0) look_at_gain(gained, working);
     return static_cast<int64_t>(gathered_.size());
@@ -69,7 +69,8 @@ int64_t Speculation::walk(int64_t chain, int64_t share, const SweepRows& rows) {
         if (i < own.evaluated && std::memcmp(seen, seen_by(chain, i), classes * sizeof(float)) == 0) {
             eps = eps_of(chain, i);
         } else {
-            rows.step[row] = static_cast<int32_t>(process_.table_row(i)), rows.entry[row] = static_cast<int32_t>(process_.entry(first_ + chain));
+            rows.step[row] = static_cast<int32_t>(process_.table_row(i));
+            rows.entry[row] = static_cast<int32_t>(process_.entry(first_ + chain));
             gathered_.push_back({chain, i});
             all_known = false;
             if (++joined == share) break;

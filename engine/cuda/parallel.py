@@ -17,7 +17,8 @@ import torch
 from fusedx.engine.cuda.buckets import ROW_BUCKETS
 from fusedx.engine.cuda.denoiser import DeviceDenoiser
 from fusedx.engine.errors import DeviceError
-from fusedx.kernels.speculation.triton import Speculation, advance, collect
+from fusedx.kernels.speculation.memory import Speculation
+from fusedx.kernels.speculation.triton import advance, collect
 from fusedx.kernels.step import triton as step_kernel
 
 #: Sweeps that a graph holds: the last replay's sweeps behind a chain's end are wasted, each look costs the device a pause.

@@ -136,7 +136,8 @@ void float_layer(const Layer& layer, const FloatKernel& kernel) {
         const int64_t first = parts.first(part), rows = parts.first(part + 1) - first;
         const RowBlocks blocks{first, rows, (rows + kernel.max_rows - 1) / kernel.max_rows, interleaved, partial};
         // Moving a number takes the time of several multiply-adds.
-        parallel_for(layer.inputs, rows * layer.inputs * 8, [&](int64_t begin, int64_t end) { interleave(layer, blocks, begin, end, interleaved); });
+        parallel_for(layer.inputs, rows * layer.inputs * 8,
+                     [&](int64_t begin, int64_t end) { interleave(layer, blocks, begin, end, interleaved); });
         parallel_for(panels, rows * layer.outputs * (layer.inputs + layer.classes),
                      [&](int64_t begin, int64_t end) { kernel.panels(layer, blocks, begin, end); });
         add_partials(layer, partial, first, rows, panels);

@@ -25,13 +25,13 @@ orders the launches.  Nothing here waits for the device.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import triton
 import triton.language as tl
 
 from fusedx.kernels.speculation import AHEAD
+from fusedx.kernels.speculation.guess_triton import guess_posterior, held_rows
+from fusedx.kernels.speculation.memory import Speculation
 from fusedx.kernels.step import COEFFICIENTS
 from fusedx.kernels.step.triton import Update, moved, on_grid, total
 from fusedx.kernels.tensor_arguments import check
@@ -120,59 +120,6 @@ def _noise(noise, i, steps, chains, chain, CLASSES: tl.constexpr, PADDED_CLASSES
 
 
 @triton.jit
-def _compose(scale, shift, next_scale, next_shift):
-    """y -> next_scale (scale y + shift) + next_shift."""
-    return scale * next_scale, next_scale * shift + next_shift
-
-
-@triton.jit
-def _held(values, source, chains, chain, CLASSES: tl.constexpr, PADDED_CLASSES: tl.constexpr):
-    """Rows [len(source), PADDED_CLASSES] of at or eps for a vector of steps; zeros for a step below zero."""
-    k = tl.arange(0, PADDED_CLASSES)[None, :]
-    mask = (source >= 0)[:, None] & (k < CLASSES)
-    return tl.load(values + (source[:, None] * chains + chain) * CLASSES + k, mask=mask, other=0.0)
-
-
-@triton.jit
-def _guess_posterior(
-    y, i, blend, at, eps, coefficients, order, p, noise, evaluated, steps, chains, chain,
-    STEPS: tl.constexpr, CLASSES: tl.constexpr, PADDED_CLASSES: tl.constexpr,
-):  # fmt: skip
-    """[STEPS, PADDED_CLASSES]: the state y of step i, and guesses of the states of the steps behind it."""
-    j = tl.arange(0, STEPS)
-    k = tl.arange(0, PADDED_CLASSES)[None, :]
-    n = i + j - 1  # the step that leads to state j
-    inside = (j > 0) & (n < steps)
-    own = coefficients + tl.load(order + n, mask=inside, other=0) * 6
-    q = tl.load(own, mask=inside, other=1.0)
-    s = tl.load(own + 1, mask=inside, other=1.0)
-    g0 = tl.load(own + 2, mask=inside, other=0.0)
-    g1 = tl.load(own + 3, mask=inside, other=0.0)
-    g2 = tl.load(own + 4, mask=inside, other=0.0)
-    sigma = tl.load(own + 5, mask=inside, other=0.0)
-    drawn = (inside & (n + 1 < steps))[:, None] & (k < CLASSES)
-    draw = tl.load(noise + ((n[:, None] + 1) * chains + chain) * CLASSES + k, mask=drawn, other=0.0)
-
-    source = tl.where(inside, tl.minimum(n, evaluated - 1), -1)  # whose eps is held, -1 for none
-    known = source >= 0
-    theirs = coefficients + tl.load(order + source, mask=known, other=0) * 6
-    q_j = tl.load(theirs, mask=known, other=1.0)[:, None]
-    s_j = tl.load(theirs + 1, mask=known, other=0.0)[:, None]
-    e = _held(eps, source, chains, chain, CLASSES, PADDED_CLASSES)
-    e = tl.where(tl.abs(e) < 1e30, e, 0.0)  # an overflow in one guess must not spoil those behind it
-    y_j = _held(at, source, chains, chain, CLASSES, PADDED_CLASSES)
-    mean = p[None, :]
-    y0 = (y_j - (1.0 - q_j) * mean - s_j * e) / q_j
-    blend = tl.where(known & (s > 0.0), blend, 0.0)
-    e = (1.0 - blend)[:, None] * e - (blend / tl.where(s > 0.0, s, 1.0))[:, None] * ((1.0 - q)[:, None] * mean + q[:, None] * y0)
-    scale = tl.where(inside, g0 * (1.0 - blend) / q + g1, 1.0)
-    shift = g2[:, None] * mean + sigma[:, None] * draw - (g0 / q)[:, None] * ((1.0 - q)[:, None] * mean + s[:, None] * e)
-    shift = tl.where(inside[:, None], shift, 0.0)
-    scales, shifts = tl.associative_scan((tl.broadcast_to(scale[:, None], shift.shape), shift), 0, _compose)
-    return tl.where(j[:, None] == 0, y[None, :], scales * y[None, :] + shifts)
-
-
-@triton.jit
 def _advance_kernel(
     states,  # f64 [T+1, R, CLASSES]
     at,  # f64 [T, R, CLASSES]
@@ -237,13 +184,13 @@ def _advance_kernel(
     tl.store(progress + chain * 3, i)
 
     if FAMILY == "posterior":
-        guess = _guess_posterior(
+        guess = guess_posterior(
             y, i, blend, at, eps, coefficients, order, p, noise, known, steps, chains, chain, STEPS, CLASSES, PADDED_CLASSES
         )
         g = on_grid(guess, BITS)
         j = tl.arange(0, STEPS)
         n = i + j
-        held = _held(at, tl.where(n < known, n, -1), chains, chain, CLASSES, PADDED_CLASSES)
+        held = held_rows(at, tl.where(n < known, n, -1), chains, chain, CLASSES, PADDED_CLASSES)
         misses = tl.sum(tl.where(real[None, :] & _differ(g, held), 1, 0), axis=1)
         needed = (n < steps) & ((j == 0) | (n >= known) | (misses > 0))
         place = tl.cumsum(needed.to(tl.int32), axis=0) - 1
@@ -277,66 +224,6 @@ def _advance_kernel(
     if count > 0:
         tl.store(progress + chain * 3 + 1, tl.load(progress + chain * 3 + 1) + 1)
         tl.store(progress + chain * 3 + 2, tl.load(progress + chain * 3 + 2) + count)
-
-
-@dataclass(frozen=True, slots=True)
-class Speculation:
-    """What R chains remember between sweeps of W rows each; of :func:`collect` and :func:`advance`, which alone write it.
-
-    progress int32 [R,3]: front, and the sweeps and rows evaluated so far.  states float64 [T+1,R,C], of which 0..front are the
-    chain's own.  at, eps float64 [T,R,C]: where each step was last evaluated, and what came out; evaluated int32 [R]: how many steps
-    were.  fit float64 [R,2], slope float64 [R W,2]: how eps changed.  For the next sweep: step int32 [R W], -1 where a row is idle;
-    t int32 [R W], the row of the tables; y float64 [R W,C], on the grid.  Idle rows keep a t and a y that may be evaluated.
-    """
-
-    states: torch.Tensor
-    at: torch.Tensor
-    eps: torch.Tensor
-    progress: torch.Tensor
-    evaluated: torch.Tensor
-    fit: torch.Tensor
-    slope: torch.Tensor
-    step: torch.Tensor
-    t: torch.Tensor
-    y: torch.Tensor
-    bits: int
-
-    @staticmethod
-    def allocate(steps: int, chains: int, window: int, classes: int, bits: int, device: torch.device) -> Speculation:
-        """``window``: a power of two."""
-        if window < 2 or window & (window - 1):
-            raise ValueError(f"window: expected a power of two from 2, got {window}")
-
-        def zeros(*shape: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
-            return torch.zeros(shape, dtype=dtype, device=device)
-
-        index, rows = torch.int32, chains * window
-        return Speculation(
-            states=zeros(steps + 1, chains, classes),
-            at=zeros(steps, chains, classes),
-            eps=zeros(steps, chains, classes),
-            progress=zeros(chains, 3, dtype=index),
-            evaluated=zeros(chains, dtype=index),
-            fit=zeros(chains, 2),
-            slope=zeros(rows, 2),
-            step=zeros(rows, dtype=index),
-            t=zeros(rows, dtype=index),
-            y=zeros(rows, classes),
-            bits=bits,
-        )
-
-    @property
-    def window(self) -> int:
-        """W."""
-        return self.step.shape[0] // self.evaluated.shape[0]
-
-    def begin(self, start: torch.Tensor, front: torch.Tensor) -> None:
-        """Forget all.  start float64 [R,C]; front int32 [R]: 0, or T for a chain that is not wanted."""
-        self.states[0].copy_(start)
-        for remembered in (self.progress, self.evaluated, self.fit, self.slope):
-            remembered.zero_()
-        self.progress[:, 0].copy_(front)
-        self.step.fill_(-1)
 
 
 def collect(s: Speculation, update: Update) -> None:

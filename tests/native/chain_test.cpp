@@ -263,7 +263,8 @@ TEST(many_steps_at_a_time_give_the_sequential_bits) {
                     for (double least_gain : {0.0, 1e9}) {
                         std::vector<SampleReport> report(images * draws, {-1, -1, -1});
                         std::fill(states.begin(), states.end(), NAN);
-                        options.states = states.data(), options.rows = rows, options.least_gain = least_gain, options.report = report.data();
+                        options.states = states.data(), options.report = report.data();
+                        options.rows = rows, options.least_gain = least_gain;
                         CHECK(same_bits(one.run(chain, options), scores) && same_bits(states, expected));
                         for (const SampleReport& r : report)
                             CHECK(r.sweeps >= 1 && r.sweeps <= steps && r.evaluations >= r.sweeps && r.sequential_steps >= 0);

@@ -117,7 +117,7 @@ def test_the_layers_own_kernels(golden_model, monkeypatch):
 
 
 @pytest.mark.parametrize(("family", "classes", "draws", "images", "rows", "keep"), [
-    ("diffmic-v1", 2, 1, 1, 64, False), ("diffmic-v1", 15, 3, 1, 16, True), ("diffmic-v2", 4, 2, 1, 16, False),
+    ("diffmic-v1", 2, 1, 1, 64, False), ("diffmic-v1", 15, 3, 1, 16, True), ("diffmic-v2", 4, 1, 1, 16, False),
     ("diffmic-v1", 5, 1, 3, 2, True),
 ])  # fmt: skip
 def test_rows_that_fill_no_bucket(family, classes, draws, images, rows, keep):

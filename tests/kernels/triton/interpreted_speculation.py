@@ -16,7 +16,8 @@ from fusedx.engine.sampler.guess import Picard
 from fusedx.engine.sampler.parallel import Speculation as HostSpeculation
 from fusedx.engine.sampler.process import DDIMProcess, PosteriorProcess, Process
 from fusedx.engine.schedule import DDIMCoefficients, PosteriorCoefficients, Schedule, chain_program, ddim_coefficients
-from fusedx.kernels.speculation.triton import Speculation, advance, collect
+from fusedx.kernels.speculation.memory import Speculation
+from fusedx.kernels.speculation.triton import advance, collect
 from fusedx.kernels.step import on_grid
 from fusedx.kernels.step.triton import Update
 
