@@ -5,14 +5,17 @@
 The model is golden case v1-isic (DiffMIC for 7 classes, F 6144, 250 steps), its checkpoint written and compiled first.
 
     chain      from prior, feature and noise to the final state; every weight format by both engines, and torch.compile in a CUDA
-               graph, on the released semantics (the image encoder at every step) and with the feature hoisted out of the chain
+               graph, on the released semantics (the image encoder at every step) and with the feature hoisted out of the chain;
+               "parallel": the same chain to the last bit, many steps at once, with the host's looks at it in the time
+    aptos      the same for the chain of golden case v1-aptos (60 steps), sequentially and in parallel
     encoder    one image, or a batch, to prior and feature; images evaluated one by one (batch-invariant, the default) or in one pass
     classify   one decoded 512x512 frame to a prediction: wall time, and what of it the host adds to the device's
 
 Times are CUDA events on the contender's stream with the host ahead of the device; wall time is perf_counter.  Contenders take turns
 within each round.  "cold": a buffer of twice the L2 cache is written before each run, so the chain's first step finds nothing of
 its weights there; what a step leaves there for the next one is part of the design.  GB/s counts the two weight matrices once a
-step; formats that stay on the chip may exceed what memory gives.  Limits are of torch's own copy, sum and matmul in the same run.
+step (in parallel: a sweep); formats that stay on the chip may exceed what memory gives.  Limits are of torch's own copy, sum and
+matmul in the same run.
 
 Takes under eight minutes on an H100, four with --quick; a part that would run past --limit is left out, and named.
 Exit status: 0 measured, whether or not the requirements are met; 1 something failed, and is named; 2 no GPU.
@@ -27,6 +30,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,23 +41,27 @@ from fusedx.engine.cuda import device as cuda_device  # noqa: E402
 from gpu_bench import figures, targets  # noqa: E402
 
 if TYPE_CHECKING:
+    from fusedx.engine.compiled import CompiledModel
     from gpu_bench.setting import Setting
 
 CASE = ROOT / "tests" / "golden" / "v1-isic.json"
+SHORT_CASE = CASE.with_name("v1-aptos.json")
+#: Captured step by step, and many steps at once, in every precision.
+SAMPLERS = [f"triton {weight}{sampler}" for weight in ("bf16", "fp8", "fp16", "fp32") for sampler in ("", figures.PARALLEL)]
 #: Rows of the chain -> contenders, in order of need.  Without batch invariance the kernels differ up to 16 rows.
 CHAINS = {
     1: [
-        *(f"{engine} {weight}" for engine in ("triton", "persistent") for weight in figures.WEIGHT_BYTES),
+        *SAMPLERS, *(f"persistent {weight}" for weight in figures.WEIGHT_BYTES),
         targets.SEQUENTIAL + figures.NOT_INVARIANT, targets.HOISTED, targets.RELEASED,
     ],
     1024: ["triton bf16", "triton fp16", "triton fp8", targets.HOISTED],
     8: [
-        "triton bf16", "triton fp16", "triton fp8", targets.SEQUENTIAL + figures.NOT_INVARIANT,
+        "triton bf16", targets.SEQUENTIAL + figures.PARALLEL, "triton fp16", "triton fp8", targets.SEQUENTIAL + figures.NOT_INVARIANT,
         "persistent bf16", "persistent fp16", "persistent fp8", targets.HOISTED,
     ],
     64: ["triton bf16", "triton fp16", "triton fp8", targets.HOISTED],
 }  # fmt: skip
-QUICK_CHAINS = {1: ["triton bf16", "persistent fp8", targets.HOISTED, targets.RELEASED], 1024: ["triton bf16"]}
+QUICK_CHAINS = {1: [*SAMPLERS, "persistent fp8", targets.HOISTED, targets.RELEASED], 1024: ["triton bf16"]}
 
 
 def main() -> int:
@@ -136,8 +144,6 @@ def prepare(folder: Path, quick: bool, results: Results) -> Setting:
     import torch
 
     from fusedx import golden
-    from fusedx.compiler import compile_checkpoint
-    from fusedx.engine.compiled import open_model
     from gpu_bench import limits
     from gpu_bench.setting import Setting, cold_cache, cuda_clock
     from gpu_bench.timing import CudaClock
@@ -145,15 +151,14 @@ def prepare(folder: Path, quick: bool, results: Results) -> Setting:
     gpu = cuda_device.find_all()[0]
     device = torch.device("cuda", gpu.index)
     torch.cuda.set_device(device)
-    subprocess.run([sys.executable, CASE.with_name("make_checkpoint.py"), CASE.stem, folder / "checkpoint"], check=True)
-    compile_checkpoint(folder / "checkpoint", folder / "model.fusedx")
+    checkpoint, compiled = model(CASE, folder)
     stream = torch.cuda.Stream(device)
     results.measured_limits(limits.measure(CudaClock(stream), stream, device))
     return Setting(
         gpu=gpu,
         device=device,
-        checkpoint=folder / "checkpoint",
-        compiled=open_model(folder / "model.fusedx", verify=False),
+        checkpoint=checkpoint,
+        compiled=compiled,
         case=golden.load(CASE),
         clock=lambda handle: cuda_clock(handle, device),
         cold=cold_cache(gpu, device),
@@ -164,15 +169,32 @@ def prepare(folder: Path, quick: bool, results: Results) -> Setting:
     )
 
 
+def model(case: Path, folder: Path) -> tuple[Path, CompiledModel]:
+    """A golden case's checkpoint, written, and compiled."""
+    from fusedx.compiler import compile_checkpoint
+    from fusedx.engine.compiled import open_model
+
+    checkpoint, path = folder / f"{case.stem}-checkpoint", folder / f"{case.stem}.fusedx"
+    subprocess.run([sys.executable, case.with_name("make_checkpoint.py"), case.stem, checkpoint], check=True)
+    compile_checkpoint(checkpoint, path)
+    return checkpoint, open_model(path, verify=False)
+
+
 #: A part: its name, the seconds that it may need (mostly compilers), and what runs it.
 Part = tuple[str, float, Callable[[], object]]
 
 
 def parts(setting: Setting, results: Results) -> Iterator[Part]:
     """In order of what the requirements need."""
+    from fusedx import golden
     from gpu_bench import chain, classify, encoder
 
     opened, encoders, counted = chain.Opened(setting), encoder.Encoders(setting), []
+
+    def short() -> None:
+        checkpoint, compiled = model(SHORT_CASE, setting.checkpoint.parent)
+        other = replace(setting, part="aptos", checkpoint=checkpoint, compiled=compiled, case=golden.load(SHORT_CASE))
+        chain.measure(other, chain.Opened(other), 1, SAMPLERS[:2])
 
     def encode(batch: int) -> None:
         counted.extend([] if counted else [encoders.operations()])
@@ -181,6 +203,7 @@ def parts(setting: Setting, results: Results) -> Iterator[Part]:
     for rows, names in (QUICK_CHAINS if setting.quick else CHAINS).items():
         yield f"chain, {rows} rows", 20, lambda rows=rows, names=names: chain.measure(setting, opened, rows, names)
         if rows == 1:
+            yield "aptos, 1 row", 40, short
             yield "encoder, 1 image", 40, lambda: encode(1)
             yield "classify, bf16 triton", 30, lambda: classify.measure(setting, "bf16", "triton")
     if not setting.quick:

@@ -1,6 +1,6 @@
 """How many sweeps, and rows of the denoiser, a chain takes with each way of guessing: held eps, Newton, stale Jacobians.
 
-    PYTHONPATH=python python benchmarks/bench_guesses.py MODEL.fusedx ... [--precisions fp32,int8] [--images N | --pictures DIR] [-o FILE.json]
+    PYTHONPATH=python python benchmarks/bench_guesses.py MODEL.fusedx ... [--precisions fp32,int8] [--images N] [--pictures DIR]
 
 A window of W steps is W rows a sweep for held eps (picard), W (1 + C) for newton, whose steps bring their Jacobians, and W + C for stale,
 which asks for one now and then.  "all" is the whole chain at once.  Counts, not times: they are the same on every machine, but for the
@@ -29,8 +29,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+", type=Path)
     parser.add_argument("--precisions", default="fp32,int8")
-    parser.add_argument("--images", type=int, default=2, help="of noise (2)")
-    parser.add_argument("--pictures", type=Path, metavar="DIR", help="use the first pictures of a folder")
+    parser.add_argument("--images", type=int, default=2, help="how many (2)")
+    parser.add_argument("--pictures", type=Path, metavar="DIR", help="the first of a folder; else images of noise")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE.json")
     args = parser.parse_args()
     cells = []

@@ -14,6 +14,7 @@ from fusedx.engine.sampler.guess import GUESSES
 from fusedx.engine.sampler.parallel import parallel
 from fusedx.engine.sampler.process import DDIMProcess, PosteriorProcess, Process
 from fusedx.engine.sampler.sequential import sequential
+from fusedx.engine.sampler.solvers import SOLVERS, FewerDDIM, nodes, solve
 from fusedx.engine.schedule import DDIMCoefficients, PosteriorCoefficients, Schedule, chain_program, ddim_coefficients
 from fusedx.kernels.step import STATE_BITS, on_grid
 
@@ -48,6 +49,14 @@ class Certified(Protocol):
         """float64 [D,B]: the largest |y_{i+1} - G_i(y_i)| over steps and classes of kept states, every eps evaluated anew."""
 
 
+@runtime_checkable
+class Solving(Protocol):
+    """A runner that can also take few steps in place of many, by a solver of ``sampler.solvers``."""
+
+    def solve(self, encoded: Encoded, noise: np.ndarray, solver: str, steps: int, *, keep: bool) -> Chains:
+        """As ``run``, from the same start, of which alone the noise is used: approximate."""
+
+
 class HostChains:
     """The samplers on a :class:`Denoiser`: the chain as it is written for reading; safe to call from several threads."""
 
@@ -68,10 +77,7 @@ class HostChains:
 
     def run(self, encoded: Encoded, noise: np.ndarray, *, keep: bool, plan: Plan = SEQUENTIAL) -> Chains:
         """See :class:`ChainRunner`."""
-        draws, images, classes = noise.shape[1:]
         process, condition, entry = self.problem(encoded, noise)
-        points = len(process.start) // (draws * images)
-        shape = (draws, images, points) if self._ddim else (draws, images)
         if plan.sequential:
             states = sequential(self.denoiser, process, condition, entry, bits=self._bits, keep=keep)
             sweeps = rows = alone = np.full(len(entry), process.steps)
@@ -79,8 +85,31 @@ class HostChains:
             guess = GUESSES[plan.variant]
             states, sweeps, rows, alone = parallel(self.denoiser, process, condition, entry, guess, bits=self._bits, plan=plan)
             states = states if keep else states[[0, -1]]
-        states = states.reshape(-1, *shape, classes)
+        return self._chains(states, noise, sweeps, rows, alone)
+
+    def solve(self, encoded: Encoded, noise: np.ndarray, solver: str, steps: int, *, keep: bool) -> Chains:
+        """See :class:`Solving`."""
+        process, condition, entry = self.problem(encoded, noise)
+        if self._ddim is not None:
+            fewer = FewerDDIM(self._ddim, process.start, steps)
+            states = sequential(self.denoiser, fewer, condition, entry, bits=self._bits, keep=keep)
+        else:
+            assert self._posterior is not None and isinstance(process, PosteriorProcess)
+            k = nodes(self._posterior.q, self._posterior.s, steps)
+
+            def eps(y: np.ndarray, row: int) -> np.ndarray:
+                return self.denoiser.eps(on_grid(y, self._bits), np.full(len(y), row, np.int32), condition, entry)
+
+            states = solve(eps, k, process.mean, process.start, SOLVERS[solver](k))
+            states = states if keep else states[[0, -1]]
+        return self._chains(states, noise, *[np.full(len(entry), steps)] * 3)
+
+    def _chains(self, states: np.ndarray, noise: np.ndarray, sweeps: np.ndarray, rows: np.ndarray, alone: np.ndarray) -> Chains:
+        """states [S,N,C] and counts [N] of N chains in the order of :meth:`problem`."""
+        draws, images, classes = noise.shape[1:]
+        points = len(sweeps) // (draws * images)
         by_point = (draws, images, points)
+        states = states.reshape(-1, *(by_point if self._ddim else by_point[:2]), classes)
         work = Work(sweeps.reshape(by_point).max(-1), rows.reshape(by_point).sum(-1), alone.reshape(by_point).sum(-1))
         return Chains(map_mean(states[-1]) if self._ddim else states[-1], states, work)
 

@@ -15,10 +15,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from fusedx.engine.chain_runner import Certified, ChainRunner, Encoded, logits
+from fusedx.engine.chain_runner import Certified, ChainRunner, Encoded, Solving, logits
 from fusedx.engine.draws import Drawn, draw_all
 from fusedx.engine.encoder import Encoder
-from fusedx.engine.errors import ConfigError, FusedxError
+from fusedx.engine.errors import ConfigError, FusedxError, require_int
 from fusedx.engine.limits import DEFAULT_MAX_DRAWS
 from fusedx.engine.manifest import IMAGE_SIZE, MAP_POINTS, Network
 from fusedx.engine.noise import draw_noise, started
@@ -95,6 +95,7 @@ class Engine:
         Returns results in order and the seconds spent on the whole batch by stage: encoder, chain.
         """
         self.check(sampling.start)
+        self.check_solver(sampling)
         began = time.perf_counter()
         encoded = self.encoder.run(images)
         encoder_done = time.perf_counter()
@@ -104,17 +105,39 @@ class Engine:
             """Draws first .. first + count - 1 of some images, as one batch of rows."""
             part = encoded if len(which) == len(keys) else {name: array[which] for name, array in encoded.items()}
             own = [self.noise(keys[i], seed=sampling.seed, draws=count, first_draw=first, start=sampling.start) for i in which]
-            return self.chains.run(part, np.stack(own, axis=2), keep=False, plan=self.plan(sampling.sampler, count * len(which)))
+            plan = self.plan(sampling.sampler, count * len(which))
+            return self._run(part, np.stack(own, axis=2), sampling, keep=False, plan=plan)
 
         drawn = draw_all(len(keys), sampling, self.draw_blocks, run)
         results = [self._result(encoded, i, own) for i, own in enumerate(drawn)]
         return results, {"encoder": encoder_done - began, "chain": time.perf_counter() - encoder_done}
 
+    def _run(self, encoded: Encoded, noise: np.ndarray, sampling: Sampling, *, keep: bool, plan: Plan) -> Chains:
+        """noise [T,D,B,C]: the chains of a block of draws, as they are published or by a solver."""
+        if sampling.solver_steps is None:
+            return self.chains.run(encoded, noise, keep=keep, plan=plan)
+        return self._solving(sampling).solve(encoded, noise, sampling.solver, sampling.solver_steps, keep=keep)
+
+    def check_solver(self, sampling: Sampling) -> None:
+        """ConfigError where this engine or model has no such solver, or not so many steps."""
+        if sampling.approximate:
+            self._solving(sampling)
+
+    def _solving(self, sampling: Sampling) -> Solving:
+        if not isinstance(self.chains, Solving):
+            raise ConfigError(
+                f"solver {sampling.solver} runs on a CPU alone; backend {self.chains.name} has the published chain: load with device='cpu'"
+            )
+        if self._v2 and sampling.solver != "ddim":
+            raise ConfigError(f"solver {sampling.solver} is for DiffMIC; DiffMIC-v2 clamps its estimate and takes only ddim")
+        require_int("solver_steps", sampling.solver_steps, 1, self.schedule.steps)
+        return self.chains
+
     def plan(self, sampler: Sampler, chains: int) -> Plan:
         """How ``chains`` (draw, image) pairs are run together."""
         if self.costs is None:
             return Plan(sampler.rows or _UNMEASURED_ROWS, sampler.variant or "picard") if sampler.kind == "parallel" else SEQUENTIAL
-        return self.costs.choose(sampler, steps=self.schedule.steps, chains=chains * self.rows_per_chain)
+        return self.costs.choose(sampler, steps=self.schedule.steps, chains=chains * self.rows_per_chain, classes=self.network.num_classes)
 
     def draw_blocks(self, images: int, draws: int) -> list[int]:
         """Draws that run together: about MAX_ROWS rows, so that memory does not grow with their number; rows are independent."""
@@ -139,7 +162,13 @@ class Engine:
         """Whether every batch can run without further preparation."""
         return True
 
-    def warm_up(self, batch_sizes: Sequence[int], draws: int | str, progress: Callable[[int, int, str], None]) -> None:
+    def warm_up(
+        self,
+        batch_sizes: Sequence[int],
+        draws: int | str,
+        progress: Callable[[int, int, str], None],
+        sampler: Sampler = SEQUENTIALLY,
+    ) -> None:
         """Prepare what these batches will run: nothing, on a host."""
         progress(1, 1, "ready")
 
@@ -150,13 +179,17 @@ class Engine:
         *,
         seed: int = 0,
         sampler: Sampler = SEQUENTIALLY,
+        solver: str = "published",
+        solver_steps: int | None = None,
     ) -> dict[str, np.ndarray]:
         """Every intermediate array, named as in tests/golden/README.md; floating arrays of the chain are float64.
 
         images float32 [B,3,224,224], already normalised.  noise: [T,B,C] (v1) or [2,B,C] = (u_global, u_local) (v2); None draws
         it from ``seed`` and each image's own bytes.  With a sampler that is not sequential also ``sweeps``, ``rows`` and
-        ``sequential_steps``, int64 [B], and ``residual`` float64 [B].
+        ``sequential_steps``, int64 [B], and ``residual`` float64 [B].  With a solver ``trajectory`` has its states.
         """
+        approximation = Sampling(solver=solver, solver_steps=solver_steps)
+        self.check_solver(approximation)
         images = self._checked_images(images)
         if noise is None:
             digests = [hashlib.sha256(np.ascontiguousarray(x, np.float32).tobytes()).hexdigest() for x in self._on_host(images)]
@@ -164,8 +197,8 @@ class Engine:
         else:
             z = self._checked_noise(noise, len(images))[:, None]
         encoded = self._finite(self.encoder.run(images))
-        plan = self.plan(sampler, len(images))
-        chains = self.chains.run(encoded, z, keep=True, plan=plan)
+        plan = SEQUENTIAL if approximation.approximate else self.plan(sampler, len(images))
+        chains = self._run(encoded, z, approximation, keep=True, plan=plan)
         out = dict(encoded)
         scores, states = chains.scores[0], chains.states[:, 0]
         self._finite({"y_final": scores})

@@ -17,6 +17,7 @@ from fusedx.engine.errors import ConfigError, ModelFormatError
 from fusedx.engine.limits import MAX_DRAWS, MAX_SEED, SAMPLER_KINDS
 from fusedx.engine.precision_evidence import PrecisionEvidence
 from fusedx.engine.schedule import Schedule, ddim_coefficients, posterior_coefficients
+from fusedx.engine.temperature import Temperature
 from fusedx.kernels.conditional_layer.packed import FORMATS
 
 FORMAT = "fusedx-compiled-model"
@@ -146,6 +147,7 @@ class Manifest:
     encoder_precision: str = "fp32"
     self_test: SelfTest | None = None
     default_sampler: str = "auto"
+    temperature: Temperature | None = None
     precision_evidence: PrecisionEvidence | None = None
     format: str = FORMAT
     format_version: int = FORMAT_VERSION
@@ -163,6 +165,8 @@ class Manifest:
             raise ConfigError(f"class names must be distinct, printable and not empty: {str(list(self.classes))[:500]}")
         if self.self_test is not None and len(self.self_test.probabilities) != self.network.num_classes:
             raise ConfigError(f"self_test has {len(self.self_test.probabilities)} probabilities for {self.network.num_classes} classes")
+        if self.temperature is not None and self.task != "multiclass":
+            raise ConfigError("a temperature is for models with one label a picture, and the scores of a multi-label one pass no softmax")
         if self.precision_evidence is not None:
             self.precision_evidence.check(self.precision, self.encoder_precision)
         check_chain(self.network, self.schedule)

@@ -12,7 +12,9 @@ from fusedx.engine.limits import (
     MAX_DRAWS,
     MAX_SAMPLER_ROWS,
     MAX_SEED,
+    MAX_SOLVER_STEPS,
     SAMPLER_KINDS,
+    SOLVERS,
     STARTS,
     VARIANTS,
 )
@@ -56,6 +58,8 @@ class Sampling:
     draws: independent chains an image; "auto": as many as its label needs (engine/draws.py), at most ``max_draws`` (None: 64), which goes
     with "auto" alone.  seed: of the noise.  start: published, y = p + z; matched, p + s z with the s of the first step; mean, p itself
     (DiffMIC alone).
+    solver: published, the chain as it is; ddim, dpmpp-2m or unipc, an approximation of it in ``solver_steps`` steps, which those need
+    (DiffMIC-v2: ddim alone).  calibrated: probabilities are softmax(scores / temperature) with the model's own temperature, if it has one.
     """
 
     draws: int | str = 1
@@ -63,6 +67,9 @@ class Sampling:
     start: str = "published"
     sampler: Sampler = field(default_factory=Sampler)
     max_draws: int | None = None
+    solver: str = "published"
+    solver_steps: int | None = None
+    calibrated: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.draws, str) and self.draws != AUTO_DRAWS:
@@ -76,6 +83,21 @@ class Sampling:
         self._set("seed", require_int("seed", self.seed, 0, MAX_SEED))
         if self.start not in STARTS:
             raise ConfigError(f"start must be one of {', '.join(STARTS)}; got {self.start!r:.100}")
+        if self.solver not in SOLVERS:
+            raise ConfigError(f"solver must be one of {', '.join(SOLVERS)}; got {self.solver!r:.100}")
+        if self.approximate and self.solver_steps is None:
+            raise ConfigError(f"solver {self.solver} needs solver_steps: how many steps in place of the published chain's")
+        if self.solver_steps is not None:
+            self._set("solver_steps", require_int("solver_steps", self.solver_steps, 1, MAX_SOLVER_STEPS))
+            if not self.approximate:
+                raise ConfigError(f"solver_steps goes with a solver, {', '.join(SOLVERS[1:])}; the published chain's steps are the model's")
+        if not isinstance(self.calibrated, bool):
+            raise ConfigError(f"calibrated must be True or False, got {self.calibrated!r:.100}")
+
+    @property
+    def approximate(self) -> bool:
+        """Whether results are not the published chain's."""
+        return self.solver != "published"
 
     @property
     def auto_draws(self) -> bool:

@@ -328,7 +328,8 @@ def test_explain_takes_all_numbers_from_the_model(family: str, draws: int) -> No
     assert np.allclose(found.states, evidence(steps=10).states) and found.states.shape == (11, 5)
     assert np.array_equal(found.square, to_square_uint8(read(source).pixels))
     strings = " ".join(t.string for t in draw_page(found).texts)
-    for part in ("rgb_640x481.png", family, "10 steps", "seed 7", "from the matched start", read(source).sha256[:12], "cdcdcdcdcdcd", "fusedx 0.1.0", WARNING):
+    facts = (family, "10 steps", "seed 7", "from the matched start", read(source).sha256[:12], "cdcdcdcdcdcd", "fusedx 0.1.0")
+    for part in ("rgb_640x481.png", *facts, WARNING):
         assert part in strings
     assert ("draw 1 of 4" in strings) == (draws == 4) == ("Stability" in strings)
     assert ("mean of the 6 x 6 map" in strings) == (family == "diffmic-v2")

@@ -6,12 +6,15 @@ Deterministic in (seed, index, grade). Everything is composed as light: an illum
 multiplied by vessels and blood (which absorb) and blended with disc, exudate and cotton wool (which reflect).
 Lesion counts of neighbouring grades overlap, so no classifier can be perfect. Numpy and Pillow only.
 
-    python tools/fundus.py OUT.png [SEED]      # contact sheet, one row a grade
+    python tools/fundus.py OUT.png [SEED]           # contact sheet, one row a grade
+    python tools/fundus.py OUT_DIR SEED COUNT       # so many drawings, the grades in turn, and labels.csv (path, label)
 """
 from __future__ import annotations
 
+import csv
 import dataclasses
 import sys
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
@@ -288,7 +291,20 @@ def contact_sheet(seed: int, columns: int = 5) -> Image.Image:
     return sheet
 
 
+def labelled_folder(folder: Path, seed: int, count: int) -> None:
+    """OUT_DIR/0000.png .. and labels.csv."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [(f"{i:04d}.png", i % len(GRADES)) for i in range(count)]
+    for i, (name, grade) in enumerate(rows):
+        Image.fromarray(draw(seed, i, grade)).save(folder / name)
+    with open(folder / "labels.csv", "w", newline="") as file:
+        csv.writer(file).writerows([("path", "label"), *((name, GRADES[grade]) for name, grade in rows)])
+
+
 if __name__ == "__main__":
-    if len(sys.argv) not in (2, 3):
+    if len(sys.argv) == 4:
+        labelled_folder(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    elif len(sys.argv) in (2, 3):
+        contact_sheet(int(sys.argv[2]) if len(sys.argv) == 3 else 0).save(sys.argv[1])
+    else:
         sys.exit(__doc__)
-    contact_sheet(int(sys.argv[2]) if len(sys.argv) == 3 else 0).save(sys.argv[1])

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 
 from fusedx.engine.chain_runner import ChainRunner
+from fusedx.engine.sampler import SEQUENTIAL, Plan, Work
 from fusedx.verify import relative_error
 from gpu_bench import plain
-from gpu_bench.figures import NOT_INVARIANT, Row, chain_bytes, chain_operations, extrapolated
+from gpu_bench.figures import NOT_INVARIANT, PARALLEL, Row, chain_bytes, chain_operations, extrapolated
 from gpu_bench.setting import Setting
 from gpu_bench.timing import device_time
 from turns import alternate
@@ -54,12 +55,16 @@ def problem(setting: Setting, rows: int) -> Problem:
 
 @dataclass(slots=True)
 class Contender:
-    """``time``: one run, seconds.  ``scores``: float64 [B,C] of the last run's first draw after ``steps`` steps."""
+    """``time``: one run, seconds.  ``scores``: float64 [B,C] of the last run's first draw after ``steps`` steps.
+
+    ``work``: of the last run by the parallel sampler; None of all others.
+    """
 
     weight: str
     time: Callable[[], float]
     scores: Callable[[], np.ndarray]
     steps: int
+    work: Callable[[], Work | None] = lambda: None
 
 
 class Opened:
@@ -105,7 +110,7 @@ def measure(setting: Setting, opened: Opened, rows: int, names: Iterable[str]) -
         try:
             contenders[name] = _contender(setting, opened, given, name)
         except Exception as error:  # a format that does not fit, a compiler that fails
-            setting.leave_out(f"chain, {rows} rows, {name}", error)
+            setting.leave_out(f"{setting.part}, {rows} rows, {name}", error)
     seconds = alternate({name: c.time for name, c in contenders.items()}, setting.rounds)
     return [_row(setting, given, name, c, seconds[name]) for name, c in contenders.items()]
 
@@ -113,16 +118,26 @@ def measure(setting: Setting, opened: Opened, rows: int, names: Iterable[str]) -
 def _contender(setting: Setting, opened: Opened, given: Problem, name: str) -> Contender:
     if name.startswith("torch.compile"):
         return _plain(setting, given, released="released" in name)
-    runner, stream = opened.runner(name)
-    clock, last = setting.clock(stream), {}
+    runner, stream = opened.runner(name.removesuffix(PARALLEL))
+    plan, clock, last = _plan(name), setting.clock(stream), {}
 
     def run() -> None:
-        last["scores"] = runner.run(given.encoded, given.noise, keep=False).scores[0]
+        last["chains"] = runner.run(given.encoded, given.noise, keep=False, plan=plan)
 
     run()  # compiles and captures
     head_start = _head_start(given.rows)
     time = lambda: device_time(run, clock, head_start=head_start, prepare=setting.cold)  # noqa: E731
-    return Contender(name.removesuffix(NOT_INVARIANT).split()[1], time, lambda: last["scores"], setting.steps)
+    work = (lambda: None) if plan.sequential else (lambda: last["chains"].work)
+    weight = name.removesuffix(NOT_INVARIANT).removesuffix(PARALLEL).split()[1]
+    return Contender(weight, time, lambda: last["chains"].scores[0], setting.steps, work)
+
+
+def _plan(name: str) -> Plan:
+    if not name.endswith(PARALLEL):
+        return SEQUENTIAL
+    from fusedx.engine.cuda.parallel import SWEEP_ROWS
+
+    return Plan(SWEEP_ROWS)
 
 
 def _plain(setting: Setting, given: Problem, *, released: bool) -> Contender:
@@ -155,17 +170,21 @@ def _head_start(rows: int) -> float:
 
 def _row(setting: Setting, given: Problem, name: str, c: Contender, seconds: list[float]) -> Row:
     whole, f = setting.steps, setting.compiled.manifest.network.feature_dim
+    work, note = c.work(), "" if c.steps == whole else f"from its first {c.steps} steps"
+    passes = whole if work is None else int(work.sweeps.max())  # over the weights
+    if work is not None:
+        note = f"{passes} sweeps, {int(work.rows.sum())} rows"
     row = Row(
-        part="chain",
+        part=setting.part,
         name=name,
         batch=given.rows,
         seconds=[extrapolated(s, c.steps, whole) for s in seconds],
-        moved=chain_bytes(f, c.weight, whole),
+        moved=chain_bytes(f, c.weight, passes),
         operations=chain_operations(given.rows, f, whole),
         error=relative_error(c.scores(), _expected(setting, c.steps)[: len(given.x)]),
         against="golden",
         l2="cold",
-        note="" if c.steps == whole else f"from its first {c.steps} steps",
+        note=note,
     )
     setting.report(row)
     return row

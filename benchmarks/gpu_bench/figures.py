@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 #: End of a contender's name: the same one, free to give a row other bits in other company.
 NOT_INVARIANT = ", not invariant"
+#: End of a contender's name: the same one by the parallel sampler, many steps of a chain at once.
+PARALLEL = ", parallel"
 #: Bytes of one weight in each format.
 WEIGHT_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "fp8": 1}
 
@@ -25,7 +27,7 @@ class Limits:
 class Row:
     """One contender at one size.
 
-    part: chain, encoder or classify.  batch: rows of the chain, or images.  seconds: one entry a round; contenders of one group have
+    part: chain, aptos, encoder or classify.  batch: rows of the chain, or images.  seconds: one entry a round; contenders of one group have
     their rounds in common.  moved, operations: bytes of weights that the definition reads and floating-point operations it does in
     that time; 0 where neither is counted.  error: relative, of the values that ``against`` names.  l2: state of the L2 cache at
     the start.  device_seconds: of the same work with the host ahead of the device.

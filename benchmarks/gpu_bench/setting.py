@@ -20,7 +20,8 @@ class Setting:
     """checkpoint: folder of the published files; compiled: the same as fusedx runs it; case: inputs and expected arrays.
 
     clock: of a stream's handle.  cold: evicts the L2 cache.  compiler: backend of torch.compile for every contender that uses it.
-    report: told each row.  leave_out: told what could not be measured; one contender that fails must not cost the others.
+    report: told each row, of chains by the name ``part``.  leave_out: told what could not be measured; one contender that fails must
+    not cost the others.
     """
 
     gpu: GPU
@@ -32,6 +33,7 @@ class Setting:
     cold: Callable[[], None]
     rounds: int
     quick: bool
+    part: str = "chain"
     compiler: str | None = "inductor"
     report: Callable[[Row], None] = lambda row: None
     leave_out: Callable[[str, Exception], None] = lambda what, error: None

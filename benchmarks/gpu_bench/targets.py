@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gpu_bench.figures import Limits, Row, find, ratio
+from gpu_bench.figures import PARALLEL, WEIGHT_BYTES, Limits, Row, find, ratio
 from requirement import Target
 
 #: Names that the rows carry.
@@ -32,6 +32,17 @@ def targets(rows: Sequence[Row], limits: Limits) -> list[Target]:
         row = find(rows, "classify", name, 1)
         host = None if row is None or row.host_added is None else row.host_added * 1e3
         found.append(Target(f"classify, warm, one 512x512 {name.split(', ')[1]}: the host adds", host, 0.3, "ms", False))
+    return found + _parallel(rows)
+
+
+def _parallel(rows: Sequence[Row]) -> list[Target]:
+    """Against the captured sequential chain of the same precision; 1.6 ms and the chain of 60 steps (DiffMIC for APTOS) in bf16."""
+    found = [Target("chain, 1 row, parallel bf16", _ms(find(rows, "chain", SEQUENTIAL + PARALLEL, 1)), 1.6, "ms", False)]
+    for part, weight, bound in [*(("chain", weight, 8) for weight in WEIGHT_BYTES), ("aptos", "bf16", 5)]:
+        sequential, parallel = (find(rows, part, f"triton {weight}{end}", 1) for end in ("", PARALLEL))
+        steps = "250 steps" if part == "chain" else "60 steps"
+        text = f"chain of {steps}, 1 row, {weight}: the sequential sampler takes, of the parallel one's time,"
+        found.append(Target(text, _ratio(sequential, parallel), bound, "x", True))
     return found
 
 

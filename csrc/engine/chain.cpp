@@ -94,7 +94,8 @@ int64_t Chain::workspace_bytes(int64_t images, int64_t draws, int64_t rows) cons
     const DenoiserView& v = parts_->view;
     const int64_t entries = images * parts_->points(), chains = chains_together(images, draws);
     const int64_t layer = 64 * (v.features * 4 + (v.features + 31) / 32 * padded_classes(v.classes) * 8);  // conditional_layer's own
-    const int64_t most = useful_rows(rows, chains, v.steps), sweeps = most > chains ? Speculation::bytes(v.classes, v.steps, chains, most) : 0;
+    const int64_t most = useful_rows(rows, chains, v.steps);
+    const int64_t sweeps = most > chains ? Speculation::bytes(v.classes, v.steps, chains, most) : 0;
     return entries * (v.classes * (v.noise_prior ? 16 : 8) + v.features * 8) + chains * v.classes * 8 + sweeps +
            Workspace::bytes(most, v.classes, v.features) + layer;
 }
@@ -247,7 +248,8 @@ void Chain::eps(const EncodedView& encoded, const double* y, int64_t step, doubl
     this->eps({rows, condition.constant.as<float>(), condition.features}, y, steps.data(), entries.data(), rows, eps);
 }
 
-void Chain::eps(const ConditionView& condition, const double* y, const int32_t* step, const int32_t* entry, int64_t rows, double* eps) const {
+void Chain::eps(const ConditionView& condition, const double* y, const int32_t* step, const int32_t* entry, int64_t rows,
+                double* eps) const {
     const int64_t classes = parts_->view.classes, block = std::min(rows, kBlockRows);
     Workspace w(block, classes, parts_->view.features);
     for (int64_t first = 0; first < rows; first += block) {

@@ -105,7 +105,8 @@ void Model::classify(std::span<const ImageView> images, const ClassifyOptions& o
 }
 
 SamplerPlan Model::plan(const SamplerWish& wish, int64_t images, int64_t draws) const {
-    return choose_sampler(wish, facts_.manifest.weights, chain_->isa(), facts_.manifest.schedule.steps, chain_->chains_together(images, draws));
+    const int64_t chains = chain_->chains_together(images, draws);
+    return choose_sampler(wish, facts_.manifest.weights, chain_->isa(), facts_.manifest.schedule.steps, chains);
 }
 
 Model::Encoded Model::encode(std::span<const ImageView> images, std::span<ImageResult*> results, const ClassifyOptions& options) const {

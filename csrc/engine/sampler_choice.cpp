@@ -11,15 +11,15 @@ namespace {
 
 // Milliseconds of one evaluation at F = 6144 on two cores of a Zen 4 processor (AVX-512, VNNI), by rows; a narrower denoiser's are in
 // proportion, and only proportions count here.
-constexpr std::array<double, 11> kRows = {1, 4, 8, 12, 16, 20, 24, 32, 48, 64, 128};
-constexpr std::array<double, 11> kTimes[] = {
-    {9.5, 10.2, 10.6, 10.8, 12.1, 16.3, 20.3, 26.1, 41.0, 53.7, 105.0},  // fp32
-    {4.7, 5.4, 7.2, 9.6, 12.8, 16.5, 20.3, 26.0, 40.0, 53.0, 105.0},     // bf16
-    {4.6, 5.6, 8.0, 11.4, 15.4, 19.0, 23.0, 29.0, 45.0, 59.0, 116.0},    // fp16
-    {1.8, 2.0, 2.4, 3.0, 3.6, 4.8, 6.0, 8.0, 12.5, 16.5, 33.0},          // int8
-    {0.6, 1.1, 1.9, 2.7, 3.6, 4.8, 6.0, 8.0, 12.5, 16.5, 33.0},          // int4
+constexpr std::array<double, 12> kRows = {1, 4, 8, 12, 14, 16, 20, 24, 32, 48, 64, 128};
+constexpr std::array<double, 12> kTimes[] = {
+    {8.4, 8.4, 8.6, 8.9, 10.0, 11.6, 14.2, 17.4, 22.6, 33.8, 46.2, 93.6},   // fp32
+    {4.7, 4.9, 6.6, 9.6, 10.8, 12.8, 15.4, 18.7, 25.0, 37.1, 49.9, 99.7},   // bf16
+    {4.5, 4.8, 6.6, 9.3, 10.5, 13.0, 15.5, 18.4, 24.7, 36.7, 48.4, 97.9},   // fp16
+    {1.8, 1.9, 2.3, 2.7, 3.1, 3.4, 4.5, 5.4, 7.1, 10.7, 14.2, 30.0},        // int8
+    {0.6, 1.1, 1.9, 2.9, 3.4, 3.8, 4.7, 5.8, 7.5, 11.7, 15.2, 30.8},        // int4
 };
-constexpr int64_t kSweeps[] = {8, 12, 16, 20, 24, 32, 48, 64, 96, 128};  // rows that are considered
+constexpr int64_t kSweeps[] = {8, 12, 14, 16, 20, 24, 32, 48, 64, 96, 128};  // rows that are considered
 
 // How much longer the arithmetic of a row takes than on that machine, by what each instruction set does at once; not measured.
 double arithmetic(WeightFormat weights, Isa isa) {
@@ -37,7 +37,7 @@ double arithmetic(WeightFormat weights, Isa isa) {
 }
 
 double evaluation(WeightFormat weights, Isa isa, int64_t rows) {
-    const std::array<double, 11>& times = kTimes[static_cast<int>(weights)];
+    const std::array<double, 12>& times = kTimes[static_cast<int>(weights)];
     const double r = static_cast<double>(rows);
     const size_t above = std::min<size_t>(std::upper_bound(kRows.begin(), kRows.end(), r) - kRows.begin(), kRows.size() - 1);
     const double from = kRows[above - 1], to = kRows[above];

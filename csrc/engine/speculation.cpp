@@ -7,7 +7,7 @@
 namespace fusedx {
 namespace {
 
-constexpr int64_t kAhead = 4;        // steps past the front, for each row of a sweep, among which those without a valid eps are sought
+constexpr int64_t kAhead = 4;        // steps past the front, for each row of a sweep, among which those without a right eps are sought
 constexpr double kForget = 0.5;      // weight of what was known before in every mean that a chain keeps
 constexpr double kLeastMove = 1e-4;  // of a state, below which rounding to the grid drowns what eps did
 constexpr double kLeastBlend = -0.5, kMostBlend = 1.5;
@@ -44,8 +44,8 @@ int64_t Speculation::gather(const SweepRows& rows) {
     for (int64_t chain = 0; chain < static_cast<int64_t>(chains_.size()); ++chain) {
         if (chains_[chain].front == process_.steps) continue;
         // What a chain leaves of its share goes to those after it.
-        const int64_t left = rows_ - static_cast<int64_t>(gathered_.size()), share = sequential_ ? 1 : std::max<int64_t>(1, left / unfinished--);
-        gained += walk(chain, share, rows);
+        const int64_t share = (rows_ - static_cast<int64_t>(gathered_.size())) / unfinished--;
+        gained += walk(chain, sequential_ ? 1 : std::max<int64_t>(1, share), rows);
     }
     if (sweep_++ > 0) look_at_gain(gained, working);
     return static_cast<int64_t>(gathered_.size());
@@ -58,10 +58,10 @@ int64_t Speculation::walk(int64_t chain, int64_t share, const SweepRows& rows) {
     OneChain& own = chains_[chain];
     double *const y = y_.data(), *const known = state_ + chain * classes;
     std::copy_n(known, classes, y);
-    const int64_t from = own.front, end = std::min(process_.steps, from + kAhead * share);
+    const int64_t from = own.front;
     bool all_known = true;
     int64_t joined = 0;
-    for (int64_t i = from; i < end; ++i) {
+    for (int64_t i = from; i < std::min(process_.steps, own.front + kAhead * share); ++i) {  // (so an unfinished chain always has a row)
         const int64_t row = static_cast<int64_t>(gathered_.size());
         float* const seen = rows.y + row * classes;  // taken if the step joins
         for (int64_t c = 0; c < classes; ++c) seen[c] = static_cast<float>(on_grid(y[c], bits_));
@@ -69,7 +69,8 @@ int64_t Speculation::walk(int64_t chain, int64_t share, const SweepRows& rows) {
         if (i < own.evaluated && std::memcmp(seen, seen_by(chain, i), classes * sizeof(float)) == 0) {
             eps = eps_of(chain, i);
         } else {
-            rows.step[row] = static_cast<int32_t>(process_.table_row(i)), rows.entry[row] = static_cast<int32_t>(process_.entry(first_ + chain));
+            rows.step[row] = static_cast<int32_t>(process_.table_row(i));
+            rows.entry[row] = static_cast<int32_t>(process_.entry(first_ + chain));
             gathered_.push_back({chain, i});
             all_known = false;
             if (++joined == share) break;

@@ -49,7 +49,8 @@ public:
         }
         py::array_t<int32_t> counts({int64_t{3}, draws, from.images});
         int32_t* count = counts.mutable_data();
-        for (int32_t fusedx::SampleReport::*field : {&fusedx::SampleReport::sweeps, &fusedx::SampleReport::evaluations, &fusedx::SampleReport::sequential_steps})
+        using Report = fusedx::SampleReport;
+        for (int32_t Report::*field : {&Report::sweeps, &Report::evaluations, &Report::sequential_steps})
             for (const fusedx::SampleReport& sample : report) *count++ = sample.*field;
         return py::make_tuple(scores, states, counts[py::int_(0)], counts[py::int_(1)], counts[py::int_(2)]);
     }
@@ -208,7 +209,8 @@ void add_chain(py::module_& m) {
              "Rows of any step and entry: constant (W1_p p) and feature float32 [M, F], y float64 [R, C], step and entry int32 [R] -> eps "
              "float64 [R, C], or (eps, jacobian float64 [R, C, C]).")
         .def_property_readonly("weight_bytes", [](const PythonChain& c) { return c.chain().weight_bytes(); })
-        .def("workspace_bytes", [](const PythonChain& c, int64_t images, int64_t draws, int64_t rows) { return c.chain().workspace_bytes(images, draws, rows); },
+        .def("workspace_bytes",
+             [](const PythonChain& c, int64_t images, int64_t draws, int64_t rows) { return c.chain().workspace_bytes(images, draws, rows); },
              py::arg("images"), py::arg("draws"), py::arg("rows") = 0)
         .def_property_readonly("isa", [](const PythonChain& c) { return std::string(fusedx::name(c.chain().isa())); })
         .def_property_readonly("precision", &PythonChain::precision);

@@ -44,7 +44,7 @@ class NativeChains:
     def __init__(self, stored: StoredDenoiser, schedule: Schedule | None = None) -> None:
         """``stored`` may be memory-mapped: what is packed is copied, and its pages are given back; the tables stay mapped.
 
-        schedule: of the chain, for what the C++ loop leaves to ``engine/sampler``: Newton's variants and certificates.
+        schedule: of the chain, for what the C++ loop leaves to ``engine/sampler``: Newton's variants, certificates, solvers.
         """
         check_settings()
         self.precision = stored.precision
@@ -79,6 +79,10 @@ class NativeChains:
     def residual(self, encoded: Encoded, noise: np.ndarray, states: np.ndarray) -> np.ndarray:
         """See :class:`fusedx.engine.chain_runner.Certified`."""
         return self._readable().residual(encoded, noise, states)
+
+    def solve(self, encoded: Encoded, noise: np.ndarray, solver: str, steps: int, *, keep: bool) -> Chains:
+        """See :class:`fusedx.engine.chain_runner.Solving`."""
+        return self._readable().solve(encoded, noise, solver, steps, keep=keep)
 
     def workspace_bytes(self, images: int, draws: int, plan: Plan = SEQUENTIAL) -> int:
         """What a run takes beside its arguments and results, about."""

@@ -19,16 +19,19 @@ from fusedx.engine.cuda.device import GPU
 from fusedx.engine.cuda.encoder import DeviceEncoder
 from fusedx.engine.cuda.input import CudaInput
 from fusedx.engine.cuda.network import open_network
+from fusedx.engine.cuda.parallel import SWEEP_ROWS
 from fusedx.engine.cuda.precision import ENCODER_PRECISION, PRECISIONS
 from fusedx.engine.encoder import tensorrt
 from fusedx.engine.engine import Engine
 from fusedx.engine.errors import ConfigError, UnavailableError
+from fusedx.engine.sampler import SEQUENTIAL, Plan
+from fusedx.engine.sampling import SEQUENTIALLY, Sampler
 
 log = logging.getLogger("fusedx")
 
 
 class _Warmable(ChainRunner, Protocol):
-    def warm_up(self, rows: int) -> None: ...
+    def warm_up(self, rows: int, plan: Plan = SEQUENTIAL) -> None: ...
 
     def captured(self) -> list[int]: ...
 
@@ -45,7 +48,13 @@ class CudaEngine(Engine):
         self.gpu, self.context = gpu, context
         self.input = CudaInput(context)
 
-    def warm_up(self, batch_sizes: Sequence[int], draws: int | str, progress: Callable[[int, int, str], None]) -> None:
+    def warm_up(
+        self,
+        batch_sizes: Sequence[int],
+        draws: int | str,
+        progress: Callable[[int, int, str], None],
+        sampler: Sampler = SEQUENTIALLY,
+    ) -> None:
         """Compile and capture all that these batches will run; ``progress(done, total, what)`` before each part and at the end."""
         sizes = sorted(set(batch_sizes))  # not their buckets: the chain's rows follow from the size itself
         self.input.warm_up()
@@ -54,8 +63,20 @@ class CudaEngine(Engine):
             self.encoder.warm_up(size)
             progress(2 * done + 1, 2 * len(sizes), f"chain, batch {size}")
             for rows in sorted(self.chain_rows(size, draws)):
-                self.chains.warm_up(rows)
+                self.chains.warm_up(rows, self.plan(sampler, rows // self.rows_per_chain))
         progress(2 * len(sizes), 2 * len(sizes), "ready")
+
+    def plan(self, sampler: Sampler, chains: int) -> Plan:
+        """See :class:`fusedx.engine.engine.Engine`.  ``auto`` is sequential until a GPU has measured what is faster."""
+        if sampler.kind != "parallel":
+            return SEQUENTIAL
+        if sampler.variant not in (None, "picard"):
+            raise ConfigError(f"sampler variant {sampler.variant!r} does not run on a GPU; there it is picard, or leave it out")
+        if self.chains.name != "triton":
+            raise ConfigError(
+                f"sampler 'parallel' does not run on backend {self.chains.name!r}; load with backend='triton', or use 'sequential'"
+            )
+        return Plan(max(2, sampler.rows or SWEEP_ROWS))
 
     @property
     def ready(self) -> bool:

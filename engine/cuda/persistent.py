@@ -95,7 +95,7 @@ class PersistentChains:
                 pieces_of_eps.append(self._kernel.states(len(rows[piece]), 1, keep=False)[0])
         return np.concatenate(pieces_of_eps).reshape(y.shape)
 
-    def warm_up(self, rows: int) -> None:
+    def warm_up(self, rows: int, plan: Plan = SEQUENTIAL) -> None:
         """Nothing is compiled or captured for a number of rows: one kernel serves all."""
 
     def captured(self) -> list[int]:

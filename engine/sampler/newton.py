@@ -9,10 +9,10 @@ recurrences: DEER, arXiv 2309.12252.
 
 The solution is exact to rounding, not to the bit, which the grid absorbs; without one (the float64 reference) held eps is the better bet.
 
-What it guarantees: nothing is accepted that is not the sequential chain's own step (parallel.py), so a bad guess costs sweeps alone.  For
-DiffMIC, where the denoiser is smooth, errors of a window square from sweep to sweep until they are below the grid.  DiffMIC-v2's clamp has
-kinks at |x0| = 1; away from them the same holds, once the guess has the chain's own side of each; at a kink the map's slope jumps, errors
-shrink no faster than for held eps, and T sweeps of T steps end the chain whatever happens.
+What it guarantees: nothing is accepted that is not the sequential chain's own step (parallel.py), so a bad guess costs sweeps alone, and
+T steps never take more than T.  Where the denoiser is smooth, errors of a window square from sweep to sweep until they are below the grid.
+DiffMIC-v2's clamp has kinks at |x0| = 1: a step nearer to one than the guess's error may be given the wrong side's slope, and that sweep
+then settles little beyond it; which side is right shows when its turn comes to be evaluated in the chain's own state.
 """
 
 from __future__ import annotations
@@ -34,12 +34,9 @@ class Newton:
     """Every evaluation of a step brings its Jacobian: a sweep costs 1 + C rows a step."""
 
     def __init__(self, process: Process, which: int) -> None:
-        classes = process.start.shape[1]
         self._process, self._which = process, which
         self._scale = np.array([process.eps_scale(i) for i in range(process.steps)])
-        self._slope = np.zeros((process.steps, classes, classes))  # s_i J_i, which changes less along a chain than J_i
-        self._known = np.zeros(process.steps, bool)
-        self._nearest = np.zeros(process.steps, np.int64)  # the step whose slope serves
+        self._slopes: dict[int, np.ndarray] = {}  # step -> s_i J_i [C,C], which changes less along a chain than J_i
 
     def wants_slope(self, i: int) -> bool:
         """Whether step i is to be evaluated with its Jacobian now."""
@@ -47,16 +44,21 @@ class Newton:
 
     def learn_slopes(self, i: np.ndarray, jacobian: np.ndarray) -> None:
         """jacobian [K,C,C] = d eps / d y of steps i [K]; what is not finite is not believed."""
-        good = np.isfinite(jacobian).all(axis=(1, 2))
-        self._slope[i[good]] = self._scale[i[good], None, None] * jacobian[good]
-        self._known[i[good]] = True
-        if known := np.flatnonzero(self._known).tolist():
-            steps = np.arange(len(self._known))
-            after = np.searchsorted(known, steps).clip(0, len(known) - 1)
-            before = (after - 1).clip(0)
-            choices = np.array(known)
-            nearer = np.abs(choices[before] - steps) <= np.abs(choices[after] - steps)
-            self._nearest = np.where(nearer, choices[before], choices[after])
+        for step, slope in zip(i.tolist(), jacobian, strict=True):
+            if np.isfinite(slope).all():
+                self._slopes[step] = self._scale[step] * slope
+
+    def _slope(self, i: np.ndarray, classes: int) -> np.ndarray:
+        """[W,C,C]: J at steps i [W], ascending, each from the nearest step that has one; zeros where none has."""
+        for passed in sorted(step for step in self._slopes if step < i[0])[:-1]:
+            del self._slopes[passed]
+        if not self._slopes:
+            return np.zeros((len(i), classes, classes))
+        known = np.array(sorted(self._slopes))
+        after = np.searchsorted(known, i).clip(max=len(known) - 1)
+        before = (after - 1).clip(min=0)
+        nearest = np.where(np.abs(known[before] - i) <= np.abs(known[after] - i), before, after)
+        return np.stack([self._slopes[step] for step in known.tolist()])[nearest] / self._scale[i, None, None]
 
     def learn(self, i: np.ndarray, before: np.ndarray, eps_before: np.ndarray, y: np.ndarray, eps: np.ndarray) -> None:
         """See ``guess.Guess``."""
@@ -67,7 +69,7 @@ class Newton:
         j = np.minimum(i, held.last) if held.last >= 0 else i
         process, which = self._process, self._which
         with np.errstate(all="ignore"):  # a guess of steep slopes may overflow
-            slope = self._slope[self._nearest[i]] / self._scale[i, None, None]
+            slope = self._slope(i, len(y))
             origin = process.carried(i, j, held.at[j], held.eps[j], which)
             states = np.repeat(y[None], len(i), axis=0)
             for _ in range(_PASSES):
@@ -94,4 +96,4 @@ class Stale(Newton):
 
     def wants_slope(self, i: int) -> bool:
         """See :class:`Newton`."""
-        return i % self._spacing == 0 and not self._known[i]
+        return i % self._spacing == 0 and i not in self._slopes

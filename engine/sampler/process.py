@@ -56,6 +56,11 @@ class PosteriorProcess:
         self.start = mean + noise[0]
         self._k, self._mean, self._noise = k, mean, noise
 
+    @property
+    def mean(self) -> np.ndarray:
+        """float64 [N,C]."""
+        return self._mean
+
     def table_row(self, i: int) -> int:
         return self.steps - 1 - i
 

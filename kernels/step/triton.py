@@ -2,7 +2,11 @@
 
     eps[r] = sum_j partial[r, j] + bias4                                       float64, in one fixed order
     y'[r]  = posterior or DDIM update of y[r] with eps[r]                      float64, as in reference.py
-    u1[r]  = softplus(a1[t'] * (W1_y float32(y'[r]) + h[i]) + c1[t']) * f[i]   float32, written in the activation dtype
+    u1[r]  = softplus(a1[t'] * (W1_y float32(g[r]) + h[i]) + c1[t']) * f[i]   float32, written in the activation dtype
+
+g[r] is y'[r] rounded to a grid, which is all that the denoiser sees of it: states that are nearly the same have one eps, and the
+parallel sampler (kernels/speculation) can tell that it holds the right one.
+
 
 A program takes one row and BLOCK_F outputs of layer 1; each repeats the row's update, which is a few hundred numbers, instead of
 waiting for another.  The state is never updated in place, because other programs of the row still read it.
@@ -41,6 +45,49 @@ def _sum_rows(x, ROWS: tl.constexpr):
 
 
 @triton.jit
+def total(partial, bias4, row, tiles, CLASSES: tl.constexpr, PADDED_CLASSES: tl.constexpr, PADDED_TILES: tl.constexpr):
+    """eps of one row, float64 [PADDED_CLASSES]: the last layer's partial sums and its bias."""
+    k = tl.arange(0, PADDED_CLASSES)
+    real = k < CLASSES
+    j = tl.arange(0, PADDED_TILES)
+    at = (row * tiles + j[:, None]) * CLASSES + k[None, :]
+    parts = tl.load(partial + at, mask=(j < tiles)[:, None] & real[None, :], other=0.0)
+    return _sum_rows(parts.to(tl.float64), PADDED_TILES) + tl.load(bias4 + k, mask=real, other=0.0)
+
+
+@triton.jit
+def moved(y, eps, coefficients, t, p, noise, last, FAMILY: tl.constexpr):
+    """The state after the step at row t of the coefficients, the operations of reference.py in their order.
+
+    y, eps, p, noise float64 [PADDED_CLASSES]; ``last``, of a posterior chain: the estimate y0 itself, a compile-time or a run-time choice.
+    """
+    if FAMILY == "ddim":
+        own = coefficients + t * 4
+        x0 = (y - tl.load(own + 1) * eps) / tl.load(own)
+        x0 = tl.where(x0 > 1.0, 1.0, tl.where(x0 < -1.0, -1.0, x0))  # a not-a-number passes, as in numpy's clip
+        return tl.load(own + 2) * x0 + tl.load(own + 3) * eps
+    else:
+        own = coefficients + t * 6
+        q = tl.load(own)
+        estimate = (y - (1.0 - q) * p - tl.load(own + 1) * eps) / q
+        inner = tl.load(own + 2) * estimate + tl.load(own + 3) * y + tl.load(own + 4) * p + tl.load(own + 5) * noise
+        return tl.where(last, estimate, inner)
+
+
+@triton.jit
+def on_grid(y, BITS: tl.constexpr):
+    """The state as the denoiser sees it: float64 rounded to multiples of 2^-BITS, half to even; 0 leaves it as it is.
+
+    Adding 1.5 2^(52-BITS) leaves no room for smaller bits, and taking it away again is exact.
+    """
+    if BITS == 0:
+        return y
+    else:
+        M: tl.constexpr = 1.5 * 2.0 ** (52 - BITS)
+        return (y + M) - M
+
+
+@triton.jit
 def _updated(
     y,
     partial,
@@ -64,29 +111,16 @@ def _updated(
     """
     k = tl.arange(0, PADDED_CLASSES)
     real = k < CLASSES
-    j = tl.arange(0, PADDED_TILES)
-    at = (row * tiles + j[:, None]) * CLASSES + k[None, :]
-    parts = tl.load(partial + at, mask=(j < tiles)[:, None] & real[None, :], other=0.0)
-    eps = _sum_rows(parts.to(tl.float64), PADDED_TILES) + tl.load(bias4 + k, mask=real, other=0.0)
-    step = tl.load(t)
-    if FAMILY == "ddim":
-        own = coefficients + step * 4
-        x0 = (y - tl.load(own + 1) * eps) / tl.load(own)
-        x0 = tl.where(x0 > 1.0, 1.0, tl.where(x0 < -1.0, -1.0, x0))  # a not-a-number passes, as in numpy's clip
-        updated = tl.load(own + 2) * x0 + tl.load(own + 3) * eps
+    eps = total(partial, bias4, row, tiles, CLASSES, PADDED_CLASSES, PADDED_TILES)
+    if FAMILY == "ddim" or mean is None:
+        p = tl.zeros_like(y)
     else:
-        own = coefficients + step * 6
-        q = tl.load(own)
-        s = tl.load(own + 1)
-        if mean is None:
-            p = tl.zeros_like(y)
-        else:
-            p = tl.load(mean + tl.load(image + row) * CLASSES + k, mask=real, other=0.0)
-        updated = (y - (1.0 - q) * p - s * eps) / q
-        if not LAST:
-            noise = tl.load(z + row * CLASSES + k, mask=real, other=0.0)
-            updated = tl.load(own + 2) * updated + tl.load(own + 3) * y + tl.load(own + 4) * p + tl.load(own + 5) * noise
-    return updated
+        p = tl.load(mean + tl.load(image + row) * CLASSES + k, mask=real, other=0.0)
+    if FAMILY == "ddim" or LAST:
+        noise = tl.zeros_like(y)
+    else:
+        noise = tl.load(z + row * CLASSES + k, mask=real, other=0.0)
+    return moved(y, eps, coefficients, tl.load(t), p, noise, LAST, FAMILY)
 
 
 @triton.jit
@@ -140,6 +174,7 @@ def _step_kernel(
     t_next_stride,
     MODE: tl.constexpr,
     FAMILY: tl.constexpr,
+    BITS: tl.constexpr,
     CLASSES: tl.constexpr,
     PADDED_CLASSES: tl.constexpr,
     PADDED_TILES: tl.constexpr,
@@ -157,8 +192,8 @@ def _step_kernel(
         tl.store(y_out + row * CLASSES + k, y, mask=real & (tl.program_id(1) == 0))
     if MODE != "last":
         _first_layer(
-            y, weight_y, a1, c1, t_next + row * t_next_stride, h, f, image, u1, row, outputs, w_stride_n, w_stride_c, u_stride,
-            CLASSES, PADDED_CLASSES, BLOCK_F,
+            on_grid(y, BITS), weight_y, a1, c1, t_next + row * t_next_stride, h, f, image, u1, row, outputs,
+            w_stride_n, w_stride_c, u_stride, CLASSES, PADDED_CLASSES, BLOCK_F,
         )  # fmt: skip
 
 
@@ -195,6 +230,7 @@ class FirstLayer:
 
     weight_y float32 [F, C] of any strides (columns contiguous is fastest); a, c float32 [T, F]; h, f float32 [I, F], the
     constant half and the image feature; u1 [R, F] in the activations' dtype, whose rows may lie apart.
+    bits: the state is rounded to multiples of 2^-bits first; 0 for the state as it is.
     """
 
     weight_y: torch.Tensor
@@ -203,6 +239,7 @@ class FirstLayer:
     h: torch.Tensor
     f: torch.Tensor
     u1: torch.Tensor
+    bits: int = 0
 
     def check(self, rows: int, classes: int, device: torch.device) -> None:
         """Raise ValueError naming the field that does not fit a state [rows, classes]."""
@@ -213,6 +250,8 @@ class FirstLayer:
         check("h", self.h, (None, outputs), (torch.float32,), device)
         check("f", self.f, (self.h.shape[0], outputs), (torch.float32,), device)
         check("u1", self.u1, (rows, outputs), ACTIVATIONS, device, strided_rows=True)
+        if not 0 <= self.bits <= 50:
+            raise ValueError(f"bits: expected 0 (no grid) to 50, got {self.bits}")
 
 
 def start(y: torch.Tensor, *, t_next: torch.Tensor, image: torch.Tensor, first: FirstLayer) -> None:
@@ -298,7 +337,7 @@ def _launch(
     constants = tiling(y.shape[0], classes, tiles)
     _step_kernel[(y.shape[0], triton.cdiv(outputs, constants["BLOCK_F"]))](
         y, *before, z, y_out, *after, image, first.u1 if first else None, tiles, outputs, *strides, *index_strides,
-        MODE=mode, FAMILY=update.family if update else "posterior", **constants,
+        MODE=mode, FAMILY=update.family if update else "posterior", BITS=first.bits if first else 0, **constants,
     )  # fmt: skip
 
 

@@ -7,18 +7,20 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
 
 import numpy as np
 
 import fusedx
-from fusedx.engine.compiled import CompiledModel, open_model
+from fusedx.engine.compiled import MANIFEST, CompiledModel, open_model
 from fusedx.engine.engine import Engine, Result
 from fusedx.engine.errors import ConfigError, FusedxError, InputError, require_int
 from fusedx.engine.limits import MAX_DRAWS, MAX_SEED
 from fusedx.engine.manifest import Manifest
 from fusedx.engine.sampling import Sampler, Sampling
+from fusedx.engine.temperature import Temperature, tempered
 from fusedx.inputs import Picture, ReadOptions, read
 from fusedx.log import follow_environment, log
 from fusedx.opening import find_device, open_engine
@@ -105,6 +107,9 @@ class Settings(TypedDict, total=False):
     seed: int | None
     start: str | None
     sampler: Sampler | str | None
+    solver: str | None
+    solver_steps: int | None
+    calibrated: bool | None
 
 
 class Model:
@@ -131,6 +136,11 @@ class Model:
     def manifest(self) -> Manifest:
         """What the compiled model says about itself."""
         return self._compiled.manifest
+
+    @property
+    def manifest_path(self) -> Path:
+        """Where manifest.json is."""
+        return self._compiled.path / MANIFEST
 
     @property
     def digest(self) -> str:
@@ -175,6 +185,9 @@ class Model:
         start: of a DiffMIC chain: published, the prior plus unit noise; matched, the prior plus noise of the deviation that a diffused
         state has at the first step; mean, the prior itself.
         sampler: sequential | parallel | auto or a :class:`fusedx.Sampler`; the same answer in another time.
+        solver: published, or ddim | dpmpp-2m | unipc, which on a CPU approximate the chain in ``solver_steps`` steps; the prediction says
+        so (``fusedx calibrate`` measures how often the label stays).  calibrated: probabilities are softmax(scores / temperature) with
+        the temperature that ``fusedx calibrate --store`` left in the model.
         The same picture, seed and draws give the same bits alone and inside any batch.
 
         Raises InputError for a picture that cannot be used (see its ``reason``), ConfigError for an impossible setting.
@@ -207,6 +220,8 @@ class Model:
         *,
         seed: int | None = None,
         sampler: Sampler | str = "sequential",
+        solver: str = "published",
+        solver_steps: int | None = None,
     ) -> dict[str, np.ndarray]:
         """Every intermediate array of the computation, by the names of tests/golden/README.md.
 
@@ -214,10 +229,13 @@ class Model:
         [2,B,C] = (u_global, u_local) (diffmic-v2); None draws it from ``seed`` and the bytes of each x.  ``trajectory`` is the start
         and the state after every step: [T+1,B,C], v2 [steps+1,B,C,6,6].  With another sampler the same arrays, and ``sweeps``, ``rows``,
         ``sequential_steps`` int64 [B] and ``residual`` float64 [B], the largest |y - G(y before)| of any step and class, with every eps
-        evaluated anew.  Raises ConfigError for arrays of a wrong shape or with NaN.
+        evaluated anew.  With a solver the trajectory is that of its ``solver_steps`` steps.  Raises ConfigError for arrays of a wrong shape
+        or with NaN.
         """
         self._check_process()
-        return self._engine.trace(self._preparation.images(x), noise, seed=self._seed(seed), sampler=Sampler.of(sampler))
+        return self._engine.trace(
+            self._preparation.images(x), noise, seed=self._seed(seed), sampler=Sampler.of(sampler), solver=solver, solver_steps=solver_steps
+        )
 
     @property
     def ready(self) -> bool:
@@ -237,7 +255,8 @@ class Model:
             raise ConfigError(f"batch_sizes must be integers, such as [1, 16]; got {batch_sizes!r}")
         sizes = [require_int("batch size", size, 1, 1 << 20) for size in batch_sizes]
         self._check_process()
-        self._engine.warm_up(sizes, self.sampling(draws=draws).draws, progress or (lambda done, total, what: None))
+        sampling = self.sampling(draws=draws)
+        self._engine.warm_up(sizes, sampling.draws, progress or (lambda done, total, what: None), sampling.sampler)
 
     def read(self, source: Source) -> Picture:
         """Read a picture as ``classify`` does."""
@@ -262,6 +281,8 @@ class Model:
         wish = defaults | wish
         sampling = Sampling(**wish | {"sampler": Sampler.of(wish["sampler"])})
         self._engine.check(sampling.start)
+        self._engine.check_solver(sampling)
+        self._temperature(sampling)
         return sampling
 
     def _check_process(self) -> None:
@@ -285,6 +306,16 @@ class Model:
             if isinstance(error, MemoryError):
                 return Failure(name, "too_large", f"{name}: not enough memory to decode it")
             return Failure(name, error.reason, str(error))
+
+    def _temperature(self, sampling: Sampling) -> Temperature | None:
+        """What probabilities are calibrated by; None where that was not asked for."""
+        if not sampling.calibrated:
+            return None
+        if self.manifest.temperature is None:
+            raise ConfigError(
+                f"{self._compiled.path} has no temperature to calibrate with: fusedx calibrate MODEL --images DIR --labels FILE --store"
+            )
+        return self.manifest.temperature
 
     def _predict(self, items: list[Item], sampling: Sampling) -> list[Prediction]:
         predictions = []
@@ -346,11 +377,12 @@ class Model:
     ) -> Prediction | Failure:
         if not r.finite:
             return Failure(item.source, "not_finite", f"{item.source}: the model's weights overflow on this image; there is no result")
+        temperature = self._temperature(sampling)
         return Prediction(
             source=item.source,
             label=self.classes[r.index],
             index=r.index,
-            probabilities=r.probabilities,
+            probabilities=r.probabilities if temperature is None else tempered(r.scores, temperature.value),
             scores=r.scores,
             prior=r.prior,
             classes=self.classes,
@@ -371,6 +403,8 @@ class Model:
                 "seed": sampling.seed,
                 "draws": sampling.draws_setting,
                 "start": sampling.start,
+                "approximate": {"solver": sampling.solver, "steps": sampling.solver_steps} if sampling.approximate else None,
+                "temperature": temperature and temperature.value,
                 **self.runtime,
                 "input": item.notes,
             },

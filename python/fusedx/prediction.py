@@ -26,7 +26,8 @@ class Prediction:
     timing: seconds by stage; read and preprocess are this image's own, encoder and chain its share of the batch.  Also what its chains
     took: ``sweeps`` (evaluations of the denoiser that they had rows in; draws share them), ``rows``, ``sequential_steps`` (taken one
     at a time).
-    provenance: everything that the result depends on.
+    provenance: everything that the result depends on.  ``approximate``: the solver and its steps where they were not the published
+    chain's, else None.  ``temperature``: what the probabilities are calibrated by, else None.
     """
 
     source: str

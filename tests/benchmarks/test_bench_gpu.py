@@ -96,8 +96,16 @@ def test_what_batch_invariance_costs():
 
 def everything(**changed: list[float]) -> list[figures.Row]:
     seconds = {"bf16": [0.016], "fp8": [0.0085], "released": [0.2], "hoisted": [0.02], "large": [0.07], "encoder": [0.0019], "wall": [0.02]}
+    seconds |= {"parallel": [0.0015], "short": [0.0038], "short parallel": [0.0007], "fp32": [0.03], "fp32 parallel": [0.0031]}
     seconds |= changed
-    return [
+    others = [
+        row(name=f"triton {weight}{end}", seconds=seconds[f"fp32{end.replace(',', '')}"]) for weight in ("fp32", "fp16", "fp8")
+        for end in ("", figures.PARALLEL)
+    ]  # fmt: skip
+    return others + [
+        row(name=targets.SEQUENTIAL + figures.PARALLEL, seconds=seconds["parallel"]),
+        row("aptos", seconds=seconds["short"]),
+        row("aptos", targets.SEQUENTIAL + figures.PARALLEL, seconds=seconds["short parallel"]),
         row(seconds=seconds["bf16"], moved=37_748_736_000),
         row(name=targets.PERSISTENT, seconds=seconds["fp8"]),
         row(name=targets.RELEASED, seconds=seconds["released"]),
@@ -111,14 +119,16 @@ def everything(**changed: list[float]) -> list[figures.Row]:
 
 def test_requirements_that_are_met():
     found = targets.targets(everything(), LIMITS)
-    assert [t.met for t in found] == [True] * 8
-    assert [t.value for t in found] == pytest.approx([78.6432, 8.5, 12.5, 1.25, 69.026, 1.9, 0.2, 0.1], rel=1e-4)
+    assert [t.met for t in found] == [True] * 14
+    assert [t.value for t in found[8:]] == pytest.approx([1.5, *[0.03 / 0.0031] * 1, 0.016 / 0.0015, *[0.03 / 0.0031] * 2, 0.0038 / 0.0007])
+    assert [t.value for t in found[:8]] == pytest.approx([78.6432, 8.5, 12.5, 1.25, 69.026, 1.9, 0.2, 0.1], rel=1e-4)
     assert str(found[1]) == "reached      chain, 1 row, persistent fp8: 8.5 ms (must be <= 9 ms)"
 
 
 @pytest.mark.parametrize(("changed", "missed"), [
     ({"bf16": [0.0168], "hoisted": [0.0169]}, 0), ({"fp8": [0.0091]}, 1), ({"released": [0.0479]}, 2), ({"hoisted": [0.0159]}, 3),
     ({"large": [0.0745]}, 4), ({"encoder": [0.0021]}, 5), ({"encoder": [math.nan]}, 5),
+    ({"parallel": [0.00161]}, 8), ({"short parallel": [0.00077]}, 13),
 ])  # fmt: skip
 def test_a_requirement_that_is_missed_is_the_only_one_and_says_so(changed, missed):
     found = targets.targets(everything(**changed), LIMITS)
@@ -228,7 +238,7 @@ def test_one_part_that_fails_and_one_that_takes_too_long_cost_nothing_else(tmp_p
     long, bad = written["left_out"]
     assert long.startswith("long: ") and "may need 100 s, and the limit is 50 s" in long
     assert bad == "bad: RuntimeError: CUDA error: first line"
-    assert [t["met"] for t in written["requirements"]].count(None) == 7
+    assert [t["met"] for t in written["requirements"]].count(None) == 13
     results.conclude()
     assert "not measured" in capsys.readouterr().out
 
@@ -237,7 +247,8 @@ def test_every_requirement_is_measured_by_some_part():
     """The names in the plan are those that the requirements look for."""
     chains = {(n, rows) for rows, names in bench_gpu.CHAINS.items() for n in names}
     quick = {(n, rows) for rows, names in bench_gpu.QUICK_CHAINS.items() for n in names}
-    needed = {(targets.SEQUENTIAL, 1), (targets.PERSISTENT, 1), (targets.RELEASED, 1), (targets.HOISTED, 1), (targets.SEQUENTIAL, 1024)}
+    needed = {(f"triton {weight}{end}", 1) for weight in figures.WEIGHT_BYTES for end in ("", figures.PARALLEL)}
+    needed |= {(targets.SEQUENTIAL, 1), (targets.PERSISTENT, 1), (targets.RELEASED, 1), (targets.HOISTED, 1), (targets.SEQUENTIAL, 1024)}
     assert needed <= quick <= chains
 
 

@@ -28,6 +28,8 @@ def test_all_good_is_0_and_csv_goes_to_standard_output(run, small_model):
     assert row["top1"] == row["label"] and float(row["top1_p"]) == p[row["top1"]] >= float(row["top2_p"])
     assert all(row[f"score:{name}"] and row[f"prior:{name}"] for name in names)
     assert (row["draws"], row["seed"], row["status"], row["reason"]) == ("3", str(2**64 - 1), "ok", "")
+    assert (row["draws_setting"], row["start"], row["undecided"]) == ("3", "published", "false")
+    assert all(float(row[f"se:{name}"]) > 0 for name in names)
     assert len(row["model_sha256"]) == len(row["image_sha256"]) == 64 and json.loads(row["input_notes"])["format"] == "PNG"
 
 
@@ -52,7 +54,7 @@ def test_three_formats_have_equal_content(invoke, small_model, folder, tmp_path)
     for kind in ("csv", "jsonl", "parquet"):
         assert invoke("classify", small_model, folder, "--recursive", "-o", tmp_path / f"out.{kind}", "--topk", 1).exit_code == 1
     table = pq.read_table(tmp_path / "out.parquet")
-    kinds = {"string": "text", "int64": "int", "uint64": "uint64", "double": "float"}
+    kinds = {"string": "text", "int64": "int", "uint64": "uint64", "double": "float", "bool": "bool"}
     by_parquet = table.to_pylist()
     by_jsonl = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     text = rows_of((tmp_path / "out.csv").read_bytes().decode())
@@ -206,3 +208,58 @@ def test_terminal_gets_a_table(small_model, folder):
     os.close(ours)
     text = shown.decode()
     assert "prior says" in text and "failed: corrupt" in text and "4 images: 2 ok" in text and "p:" not in text
+
+
+def test_draws_by_image_and_how_many_are_undecided(invoke, small_model, folder, tmp_path, monkeypatch):
+    """The column draws is the image's own number; a failed image has none; the summary says whose label depends on the noise."""
+    monkeypatch.setattr("fusedx.engine.draws.settled", lambda scores, risk: scores[0, 0] * 1e6 % 2 < 1)
+    done = invoke(
+        "classify", small_model, folder, PICTURES, "--draws", "auto", "--max-draws", 16, "--start", "matched", "-o", tmp_path / "t.jsonl"
+    )
+    rows = [json.loads(line) for line in (tmp_path / "t.jsonl").read_text().splitlines()]
+    good = [row for row in rows if row["status"] == "ok"]
+    assert {row["draws"] for row in good} == {8, 16} and {row["undecided"] for row in good} == {True, False}
+    assert all(row["draws"] == 16 for row in good if row["undecided"])
+    assert all(row["draws"] is row["undecided"] is None for row in rows if row["status"] == "failed") and len(rows) > len(good)
+    assert {(row["draws_setting"], row["start"]) for row in rows} == {("auto, at most 16", "matched")}
+    assert f"{len(good)} ok, {sum(row['undecided'] for row in good)} of them undecided" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--draws", "0"], "0 is not in the range"), (["--draws", "some"], "not a valid integer"), (["--draws", ""], "not a valid integer"),
+        (["--max-draws", 64], "max_draws goes with draws='auto' alone"), (["--draws", "auto", "--max-draws", 7], "range"),
+        (["--start", "middle"], "'published', 'matched', 'mean'"),
+    ],
+)  # fmt: skip
+def test_impossible_draws_are_refused(invoke, small_model, options, words):
+    done = invoke("classify", small_model, PICTURE, *options)
+    assert done.exit_code == 2 and words in done.stderr.replace("\n", " ") and not done.stdout
+
+
+def test_what_a_person_sees_of_draws():
+    """Columns line up under their titles whatever was asked for; one draw shows none of it."""
+    import dataclasses
+
+    from rich.console import Console
+
+    from fusedx.cli.terminal import TerminalWriter
+    from fusedx.results import Run
+
+    run = Run(("No", "Yes"), "1", 0, "published", "0" * 64, "0", "cpu", "python", "openvino", "fp32", "fp32", "ignore", 0)
+    row = {
+        "status": "ok", "source": "a.png", "label": "Yes", "p:Yes": 0.6, "p:No": 0.4, "prior:Yes": 0.3, "prior:No": 0.7,
+        "se:Yes": 0.0123, "se:No": 0.01, "stability": 0.75, "draws": 64, "undecided": True,
+        "top1": "Yes", "top1_p": 0.6, "top2": "No", "top2_p": 0.4,
+    }  # fmt: skip
+    for setting, topk, shown in (("1", 0, ()), ("8", 0, ("75%", "0.012")), ("auto, at most 64", 2, ("75%", "0.012", "64", "undecided"))):
+        console = Console(record=True, width=120, file=io.StringIO())
+        writer = TerminalWriter(console, dataclasses.replace(run, draws_setting=setting, topk=topk))
+        writer.write(row | ({"se:Yes": None, "draws": 1, "undecided": False} if setting == "1" else {}))
+        title, line = console.export_text().splitlines()
+        assert [word for word in ("75%", "0.012", "64", "undecided") if word in line.split()] == list(shown)
+        for column, value in (("stable", "75%"), ("\u00b1score", "0.012"), ("draws", "64")):
+            if value in shown:
+                assert title.index(column) + len(column) == line.index(value) + len(value)
+        assert len(line) <= 120 and (topk == 0 or line.endswith("No 0.400"))

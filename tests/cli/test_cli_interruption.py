@@ -87,7 +87,9 @@ def test_resume_refuses_what_is_not_the_same_run(invoke, small_model, tmp_path, 
     before = out.read_bytes()
     for change, words in (
         (["--seed", 7], "seed"),
-        (["--draws", 2], "draws"),
+        (["--draws", 2], "draws_setting"),
+        (["--draws", "auto"], "this run has auto, at most 64"),
+        (["--start", "mean"], "start"),
         (["--topk", 1], "columns"),
         (["--backend", "python"], "backend"),
     ):
@@ -99,6 +101,19 @@ def test_resume_refuses_what_is_not_the_same_run(invoke, small_model, tmp_path, 
         out.write_bytes(content)
         assert invoke("classify", small_model, PICTURE, "-o", out, "--resume").exit_code == 2
         assert out.read_bytes() == content
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_resume_goes_by_the_setting_and_not_by_what_an_image_got(invoke, small_model, tmp_path, kind):
+    """With --draws auto every row has its own number of draws; a smaller cap is another setting."""
+    out, auto = tmp_path / f"out.{kind}", ["--draws", "auto", "--max-draws", 8]
+    assert invoke("classify", small_model, PICTURE, "-o", out, *auto).exit_code == 0
+    before = out.read_bytes()
+    assert invoke("classify", small_model, PICTURE, PICTURE, "-o", out, "--resume", *auto).exit_code == 0
+    assert out.read_bytes().startswith(before) and len(out.read_bytes()) > len(before)
+    for other in (["--draws", "auto"], ["--draws", 8]):
+        done = invoke("classify", small_model, PICTURE, "-o", out, "--resume", *other)
+        assert done.exit_code == 2 and "computed with draws_setting auto, at most 8, this run has" in done.stderr
 
 
 def test_resume_and_parquet_do_not_go_together(invoke, small_model, tmp_path):

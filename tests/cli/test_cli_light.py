@@ -59,6 +59,7 @@ def test_the_command_line_and_the_engine_bound_draws_and_seeds_alike(small_model
 
     assert (options.MAX_DRAWS, options.MAX_SEED) == (limits.MAX_DRAWS, limits.MAX_SEED)
     model = fusedx.load(small_model)
+    assert model.sampling(draws=options.MAX_DRAWS, seed=options.MAX_SEED).draws == options.MAX_DRAWS
     assert model._draws(options.MAX_DRAWS) == options.MAX_DRAWS and model._seed(options.MAX_SEED) == options.MAX_SEED
     text = model.manifest.to_json().replace('"default_draws": 1', f'"default_draws": {options.MAX_DRAWS + 1}')
     with pytest.raises(fusedx.ModelFormatError, match="default_draws"):

@@ -162,6 +162,16 @@ def test_manifest_round_trip(family, originals):
     assert manifest.family == f"diffmic-{family}"
 
 
+TEMPERATURE = {"value": 0.5, "images": 9, "held_out": 8, "ece_before": 0.4, "ece_after": 0.1, "nll_before": 1.2, "nll_after": 0.8}
+
+
+def test_a_temperature_survives(originals):
+    data = json.loads((originals["v1"] / "manifest.json").read_text()) | {"temperature": TEMPERATURE}
+    manifest = Manifest.from_json(json.dumps(data))
+    assert manifest.temperature is not None and manifest.temperature.value == 0.5
+    assert Manifest.from_json(manifest.to_json()) == manifest
+
+
 def rename(place: list[str], old: str, new: str):
     def change(manifest):
         for key in place:
@@ -219,6 +229,10 @@ def put(place: list[str], key: str, value):
         (put(["self_test"], "tolerance", 0), ["self_test.tolerance"]),
         (put(["self_test"], "tolerance", 1.5), ["self_test.tolerance"]),
         (put(["self_test"], "draws", 0), ["self_test.draws"]),
+        (put([], "temperature", 0.5), ["manifest.temperature must be an object"]),
+        (put([], "temperature", TEMPERATURE | {"value": 0}), ["temperature.value must be from"]),
+        (put([], "temperature", TEMPERATURE | {"bins": 15}), ["manifest.temperature has an unknown key 'bins'"]),
+        (lambda m: m.update(temperature=TEMPERATURE, task="multilabel"), ["one label a picture"]),
         (put(["self_test"], "seed", -1), ["self_test.seed"]),
         (put(["schedule"], "beta_end", 0.03), ["coefficients differ"]),
         (put([], "default_draws", 0), ["default_draws"]),

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from fusedx.engine.backends import Condition, Differentiable
+from fusedx.engine.backends.native import NativeChains
 from fusedx.engine.backends.python import PythonDenoiser
 from fusedx.engine.denoiser import DenoiserTables, StoredDenoiser, stored_shapes
 from fusedx.engine.manifest import Network
+from fusedx.engine.sampler import Plan
 from fusedx.engine.schedule import Schedule, chain_program
 from fusedx.kernels import native_module
 from fusedx.kernels.conditional_layer import packed
@@ -46,8 +48,6 @@ def in_float64(found: DenoiserTables) -> DenoiserTables:
 
 def compiled(found: DenoiserTables, precision: str):
     """(the native denoiser, the float64 tables of what it holds)."""
-    from fusedx.engine.backends.native import NativeChains
-
     classes, width = found.weight4.shape
     coefficients = chain_program(SCHEDULE, v2=False).coefficients
     stored = StoredDenoiser.pack(found, network(classes, width), coefficients, precision)
@@ -125,3 +125,30 @@ def test_no_rows() -> None:
     condition = Condition(np.ones((1, 70), np.float32), np.ones((1, 70), np.float32))
     eps, jacobian = found.eps_and_jacobian(none, index, condition, index)
     assert eps.shape == (0, 3) and jacobian.shape == (0, 3, 3)
+
+
+@native
+@pytest.mark.parametrize("variant", ["newton", "stale"])
+@pytest.mark.parametrize("precision", packed.FORMATS)
+@pytest.mark.parametrize("family", ["diffmic-v1", "diffmic-v2"])
+def test_a_run_on_the_compiled_denoiser_has_the_sequential_bits(family: str, precision: str, variant: str) -> None:
+    """Two draws of two images, each state of each chain."""
+    steps, classes, width = (10 if family == "diffmic-v2" else 40), 5, 70
+    v2 = family == "diffmic-v2"
+    shape = Network(family, classes, width, "resnet18", "resnet18", 64, vit_width=64 * v2, vit_depth=int(v2))
+    rng, schedule = np.random.default_rng(steps), Schedule("linear", 1e-4, 0.02, 1000, steps)
+    arrays = {
+        name: (extents[-1] ** -0.5 * rng.normal(size=extents)).astype(np.float32)
+        for name, (extents, _) in stored_shapes(shape, steps, "fp32").items()
+        if name != "coefficients"
+    }
+    stored = StoredDenoiser.pack(DenoiserTables(**arrays), shape, chain_program(schedule, v2=v2).coefficients, precision)
+    chains = NativeChains(stored, schedule)
+    encoded = {name: rng.normal(size=(2, classes)) for name in (("y_global", "y_local") if v2 else ("prior",))}
+    encoded |= {"fused_feature" if v2 else "feature": rng.normal(size=(2, width)).astype(np.float32)}
+    noise = rng.random((2, 2, 2, classes)) if v2 else rng.normal(size=(steps, 2, 2, classes))
+    expected = chains.run(encoded, noise, keep=True)
+    for rows in (30, 2000):
+        found = chains.run(encoded, noise, keep=True, plan=Plan(rows, variant))
+        assert found.states.tobytes() == expected.states.tobytes() and found.scores.tobytes() == expected.scores.tobytes()
+        assert found.work is not None and (rows < 2000 or (found.work.sweeps < steps).all())

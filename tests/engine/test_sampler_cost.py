@@ -36,9 +36,15 @@ def test_a_wish_is_followed() -> None:
     assert FLAT.choose(Sampler("auto", 24), steps=250, chains=1).rows == 24
 
 
+def test_newton_gets_rows_for_its_jacobians() -> None:
+    plan = FLAT.choose(Sampler("parallel", variant="newton"), steps=250, chains=1, classes=7)
+    assert plan.variant == "newton" and plan.rows % 8 == 0 and plan.rows >= 64
+    assert FLAT.choose(Sampler("parallel", 24, "newton"), steps=250, chains=1, classes=7).rows == 24
+
+
 def test_more_than_was_measured_is_in_proportion() -> None:
     assert STEEP.evaluation(128) == 128.0 and STEEP.evaluation(32) == pytest.approx(32.0)
-    assert FLAT.settled(64, 10) == 10 and FLAT.settled(1, 10) == 1.0
+    assert FLAT.sweeps(1, 10) == 10 and FLAT.sweeps(64, 2) == 2 and 12 < FLAT.sweeps(64, 250) < FLAT.sweeps(16, 250) < 60
 
 
 @pytest.mark.parametrize("steps", [2, 10, 60, 250])

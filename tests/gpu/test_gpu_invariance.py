@@ -30,7 +30,7 @@ def company_matters(classify: Classify, needle: np.ndarray, sizes: Sequence[int]
     return found
 
 
-@pytest.mark.parametrize("draws", [1, 5])
+@pytest.mark.parametrize("draws", [1, 5, "auto"])
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_needle_in_random_batches(small_model, precision, backend, draws):
@@ -55,8 +55,8 @@ def test_a_denoiser_that_depends_on_its_batch_is_caught(small_model, monkeypatch
     chains = model._engine.chains
     run = chains.run
 
-    def shared(encoded, noise: np.ndarray, *, keep: bool) -> sampler.Chains:
-        result = run(encoded, noise, keep=keep)
+    def shared(encoded, noise: np.ndarray, *, keep: bool, plan: sampler.Plan) -> sampler.Chains:
+        result = run(encoded, noise, keep=keep, plan=plan)
         factor = 1 + 2.0**-52 * (noise.shape[1] * noise.shape[2] > 1)
         return sampler.Chains(result.scores * factor, result.states)
 

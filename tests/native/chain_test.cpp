@@ -2,6 +2,7 @@
 // Run under the sanitizers.  With an argument it prints a digest of the results by weight format, which is the same on every machine.
 #include <array>
 #include <atomic>
+#include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
@@ -12,8 +13,10 @@
 #include "conditional_layer/conditional_layer.hpp"
 #include "conditional_layer/weights.hpp"
 #include "engine/chain.hpp"
+#include "engine/sampler_choice.hpp"
 #include "runtime/memory.hpp"
 #include "runtime/thread_pool.hpp"
+#include "step/step.hpp"
 
 using namespace fusedx;
 
@@ -231,6 +234,95 @@ TEST(states_are_every_state_or_the_two_ends) {
         CHECK(same_bits(one.run(chain, options), scores));
         CHECK(std::memcmp(ends.data(), all.data(), wide * 8) == 0 && std::memcmp(&ends[wide], &all[4 * wide], wide * 8) == 0);
         if (family == Family::posterior) CHECK(same_bits({ends.begin() + wide, ends.end()}, scores));
+    }
+}
+
+TEST(the_grid_rounds_to_even_at_ties) {
+    const double u = 1.0 / (1 << 18);
+    const double expected[][2] = {{0.0, 0.0}, {-0.0, 0.0}, {u, u}, {-u, -u}, {u / 2, 0.0}, {3 * u / 2, 2 * u}, {-3 * u / 2, -2 * u},
+                                  {1.0 + u / 2, 1.0}, {1.0 + u * 0.501, 1.0 + u}, {1e-300, 0.0}, {1e18, 1e18}, {INFINITY, INFINITY}};
+    for (const auto& [y, grid] : expected) CHECK(on_grid(y, 18) == grid);
+    CHECK(!std::signbit(on_grid(-0.0, 18)) && !std::signbit(on_grid(-u / 4, 18)));  // one zero: states are compared bit by bit
+    CHECK(std::isnan(on_grid(NAN, 18)) && on_grid(1.0 / 2048, 10) == 0.0 && on_grid(3.0 / 2048, 10) == 2.0 / 1024);
+    CHECK(state_bits(WeightFormat::fp32) == 18 && state_bits(WeightFormat::fp16) == 18 && state_bits(WeightFormat::int4) == 10);
+}
+
+TEST(many_steps_at_a_time_give_the_sequential_bits) {
+    for (WeightFormat format : kAll)
+        for (Family family : {Family::posterior, Family::ddim}) {
+            const Model model(format, 70, 5, family == Family::ddim ? 10 : 40, family);
+            const Chain chain(model.view);
+            for (const auto& [images, draws] : {std::pair<int64_t, int64_t>{1, 1}, {3, 2}, {5, 60}}) {
+                const Case one(model, images, draws);
+                const int64_t steps = model.view.steps, wide = images * draws * 5 * (family == Family::ddim ? kMapPoints : 1);
+                std::vector<double> expected((steps + 1) * wide), states((steps + 1) * wide);
+                RunOptions options;
+                options.states = expected.data();
+                const std::vector<double> scores = one.run(chain, options);
+                for (int64_t rows : {2, 5, 16, 64, 1000}) {
+                    for (double least_gain : {0.0, 1e9}) {
+                        std::vector<SampleReport> report(images * draws, {-1, -1, -1});
+                        std::fill(states.begin(), states.end(), NAN);
+                        options.states = states.data(), options.report = report.data();
+                        options.rows = rows, options.least_gain = least_gain;
+                        CHECK(same_bits(one.run(chain, options), scores) && same_bits(states, expected));
+                        for (const SampleReport& r : report)
+                            CHECK(r.sweeps >= 1 && r.sweeps <= steps && r.evaluations >= r.sweeps && r.sequential_steps >= 0);
+                    }
+                }
+            }
+        }
+}
+
+TEST(weights_that_give_no_numbers_end_alike) {
+    for (float poison : {INFINITY, NAN, 1e30f}) {
+        Model model(WeightFormat::fp32, 70, 3, 30, Family::posterior);
+        for (int64_t f = 0; f < 70; ++f) model.shift[1][17 * 70 + f] = poison;
+        model.weight4[5] = poison;
+        const Chain chain(model.view);
+        const Case one(model, 1, 2);
+        RunOptions options;
+        options.rows = 24;
+        CHECK(same_bits(one.run(chain, options), one.run(chain)));
+    }
+}
+
+TEST(a_cancelled_sweep_stops_and_the_chain_lives_on) {
+    const Model model(WeightFormat::fp32, 300, 5, 50, Family::posterior);
+    const Chain chain(model.view);
+    const Case one(model, 1, 2);
+    const std::vector<double> expected = one.run(chain);
+    std::atomic<bool> cancelled{true};
+    RunOptions options;
+    options.cancelled = &cancelled, options.rows = 16;
+    REFUSED(one.run(chain, options), "cancelled before step 1 of 50");
+    cancelled = false;
+    struct At { std::atomic<bool>* flag; int sweeps; } at{&cancelled, 0};
+    options.poll = [](void* context) { At& a = *static_cast<At*>(context); if (++a.sweeps == 4) *a.flag = true; };
+    options.poll_context = &at;
+    REFUSED(one.run(chain, options), "cancelled before step ");
+    CHECK(at.sweeps == 4);
+    options.poll = [](void*) { throw Error(Status::internal, "as asked"); }, cancelled = false;
+    REFUSED(one.run(chain, options), "as asked");
+    options.poll = nullptr;
+    CHECK(same_bits(one.run(chain, options), expected));
+}
+
+TEST(the_choice_of_a_sampler) {
+    const SamplerWish any{}, sequential{SamplerKind::sequential, 0}, parallel{SamplerKind::parallel, 0}, twenty{SamplerKind::parallel, 20};
+    const auto rows = [](const SamplerWish& wish, WeightFormat format, Isa isa, int64_t steps, int64_t chains) {
+        return choose_sampler(wish, format, isa, steps, chains).rows;
+    };
+    for (WeightFormat format : kAll) {
+        const int64_t alone = rows(any, format, Isa::avx512vnni, 250, 1);
+        CHECK(alone >= 8 && alone <= 32);                            // one image: weights are read once for many steps
+        CHECK(rows(any, format, Isa::avx512vnni, 250, 64) == 0);     // many: they share each read already
+        CHECK(rows(any, format, Isa::baseline, 250, 1) == 0);        // arithmetic is the limit
+        CHECK(rows(any, format, Isa::avx512vnni, 1, 1) == 0 && rows(sequential, format, Isa::avx512vnni, 250, 1) == 0);
+        CHECK(rows(parallel, format, Isa::baseline, 250, 1) > 1 && rows(parallel, format, Isa::baseline, 250, 300) == 600);
+        CHECK(rows(twenty, format, Isa::avx2, 250, 1) == 20 && rows(any, format, Isa::avx512vnni, 250, 0) == 0);
+        CHECK(choose_sampler(any, format, Isa::avx512vnni, 250, 1).least_gain >= 1);  // below which it is not worth its rows
+        CHECK(choose_sampler(parallel, format, Isa::avx2, 250, 1).least_gain == 0);
     }
 }
 

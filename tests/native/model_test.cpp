@@ -98,6 +98,26 @@ TEST(folders_that_are_none) {
     REFUSED(open_model(scratch.path.string()), "larger than");
 }
 
+TEST(what_newer_models_say_of_their_sampling) {
+    if (test::model_folder.empty()) return;
+    const std::string text = open_model(test::model_folder).manifest_text;
+    const std::string rest = text.substr(text.find('{') + 1);
+    CHECK(rest.find("default_sampler") == std::string::npos);
+    const auto with = [&](const std::string& keys) { return parse_manifest("{" + keys + "," + rest); };
+    CHECK(parse_manifest(text).default_sampler == "auto");
+    for (const char* sampler : {"auto", "sequential", "parallel"})
+        CHECK(with(std::string("\"default_sampler\": \"") + sampler + "\"").default_sampler == sampler);
+    REFUSED(with("\"default_sampler\": \"fast\""), "default_sampler");
+    REFUSED(with("\"default_sampler\": 1"), "default_sampler");
+    for (const char* key : {"temperature", "precision_evidence"}) {
+        const std::string name = std::string("\"") + key + "\": ";
+        CHECK(with(name + "{\"a\": [1, {\"b\": 0.5}]}").default_sampler == "auto");
+        CHECK(with(name + "null").default_sampler == "auto");
+        REFUSED(with(name + "1.5"), key);
+        REFUSED(with(name + "[]"), key);
+    }
+}
+
 TEST(a_model_opens_and_can_be_moved) {
     if (test::model_folder.empty()) return;
     CompiledModel first = open_model(test::model_folder);

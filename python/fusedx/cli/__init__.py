@@ -10,7 +10,7 @@ import click
 import fusedx
 from fusedx.cli import exits
 
-COMMANDS = ("compile", "info", "doctor", "classify", "explain", "verify", "demo")
+COMMANDS = ("compile", "info", "doctor", "classify", "explain", "calibrate", "verify", "demo")
 
 
 class Commands(click.Group):

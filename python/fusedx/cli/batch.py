@@ -66,7 +66,7 @@ def run(
     finally:
         with exits.held():
             _close(writer, destination)
-    click.echo(_summary(tally, existing, destination), err=True)
+    click.echo(_summary(tally, existing, destination, setting), err=True)
     return exits.SOME_FAILED if tally.reasons or existing.failed else exits.DONE
 
 
@@ -82,6 +82,9 @@ def run_of(model: Model, sampling: Sampling, topk: int | None) -> Run:
         exif_orientation=model.read_options.exif_orientation or "ignore",
         frame=model.read_options.frame,
         topk=topk or 0,
+        solver=sampling.solver,
+        solver_steps=sampling.solver_steps,
+        temperature=model.manifest.temperature.value if sampling.calibrated and model.manifest.temperature else None,
         **model.runtime,
     )
 
@@ -149,7 +152,7 @@ def _stopped(tally: Tally, existing: Existing, destination: Destination | None) 
     return kept if destination.kind == ".parquet" else f"{kept}; the same command with --resume continues"
 
 
-def _summary(tally: Tally, existing: Existing, destination: Destination | None) -> str:
+def _summary(tally: Tally, existing: Existing, destination: Destination | None, setting: Run) -> str:
     failed = tally.reasons.total()
     seconds = time.perf_counter() - tally.started
     parts = [f"{_images(tally.done)}: {tally.done - failed} ok"]
@@ -162,6 +165,10 @@ def _summary(tally: Tally, existing: Existing, destination: Destination | None) 
         parts.append(f"{existing.rows} were there already" + (f", {existing.failed} of them failed" if existing.failed else ""))
     if tally.done:
         parts.append(f"{tally.done / seconds:.1f} images/s")
+    if setting.solver_steps is not None:
+        parts.append(f"approximate: {setting.solver} in {setting.solver_steps} steps")
+    if setting.temperature is not None:
+        parts.append(f"calibrated, temperature {setting.temperature:.4g}")
     if destination:
         parts.append(printable(str(destination.path)))
     return "; ".join(parts)

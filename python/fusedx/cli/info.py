@@ -57,6 +57,7 @@ def describe(compiled: CompiledModel) -> str:
         ("self test", _self_test(m.self_test)),
         ("devices", f"{_cpu(m)}\n{_gpu(m)}"),
         ("probability", m.probabilities),
+        *([("temperature", m.temperature.report())] if m.temperature else []),
         ("input", f"{m.preprocessing.size} x {m.preprocessing.size}; crop: {m.preprocessing.crop}"),
         ("", f"resize: {m.preprocessing.resize}"),
         ("", f"scale: {m.preprocessing.scale}"),

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from fusedx.engine.limits import AUTO_DRAWS, DEFAULT_MAX_DRAWS, FIRST_LOOK, MAX_DRAWS, MAX_SEED, SAMPLER_KINDS, STARTS
+from fusedx.engine.limits import (
+    AUTO_DRAWS,
+    DEFAULT_MAX_DRAWS,
+    FIRST_LOOK,
+    MAX_DRAWS,
+    MAX_SEED,
+    MAX_SOLVER_STEPS,
+    SAMPLER_KINDS,
+    SOLVERS,
+    STARTS,
+)
 
 if TYPE_CHECKING:
     from fusedx.model import Model
@@ -56,7 +66,7 @@ device_options = stacked(
     ),
 )  # fmt: skip
 #: The options below, by the names that ``Model.classify`` has for them.
-SAMPLING = ("draws", "max_draws", "seed", "start")
+SAMPLING = ("draws", "max_draws", "seed", "start", "solver", "solver_steps", "calibrated")
 noise_options = stacked(
     click.option(
         "--draws", type=Draws(), metavar="N|auto",
@@ -70,6 +80,16 @@ noise_options = stacked(
     click.option(
         "--start", type=click.Choice(STARTS),
         help="Where a chain starts, DiffMIC alone: the prior plus unit noise, noise of matched deviation, or none.  [default: published]",
+    ),
+    click.option(
+        "--solver", type=click.Choice(SOLVERS),
+        help="Whose steps: the published chain's, or on a CPU fewer ones that approximate it.  [default: published]",
+    ),
+    click.option(
+        "--solver-steps", type=click.IntRange(1, MAX_SOLVER_STEPS), metavar="N", help="How many; needed with a solver but the published.",
+    ),
+    click.option(
+        "--calibrated", is_flag=True, help="Apply the temperature that `fusedx calibrate --store` left in the model.",
     ),
 )  # fmt: skip
 picture_options = stacked(

@@ -216,11 +216,13 @@ class _Gate:
         return Engine(s.network, s.schedule, s.task, self.held[encoder_precision], open_chains("native", stored, s.schedule))
 
     def _evidence(self, judges: Pictures, ranges: int, tried: list[CandidateFigures], left_out: list[str]) -> PrecisionEvidence:
+        draws = self.sampling.draws
+        assert isinstance(draws, int)  # a fixed number: pairs of chains need the same draws
         return PrecisionEvidence(
             pictures=len(judges),
             pictures_sha256=judges.sha256(),
             range_pictures=ranges,
-            draws=self.sampling.draws,
+            draws=draws,
             seed=self.sampling.seed,
             confidence=CONFIDENCE,
             max_label_change=self.limits.max_label_change,

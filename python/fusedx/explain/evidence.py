@@ -40,21 +40,24 @@ def collect(model: Model, source: Source, **sampling: Unpack[Settings]) -> Evide
     if prediction.image_sha256 != picture.sha256:
         raise FusedxError(f"{picture.source}: the picture changed while it was being explained")
     noise = model.noise(picture.sha256, seed=sampling.get("seed"), start=sampling.get("start"))
-    trace = model.trace(model.preprocess(picture)[None], noise)
+    approximate = prediction.provenance.get("approximate")
+    solver = {"solver": approximate["solver"], "solver_steps": approximate["steps"]} if approximate else {}
+    trace = model.trace(model.preprocess(picture)[None], noise, **solver)
     if prediction.draws == 1:
         _check_same(trace["y_final"][0], prediction)
     task = model.manifest.task
     square, states = to_square_uint8(picture.pixels), chain_states(trace["trajectory"])
-    return Evidence(prediction, square, states, model.manifest.schedule.steps, task, likely(prediction, task))
+    steps = approximate["steps"] if approximate else model.manifest.schedule.steps
+    return Evidence(prediction, square, states, steps, task, likely(prediction, task))
 
 
 def likely(p: Prediction, task: str) -> np.ndarray | None:
-    """See :class:`Evidence`.  Moving one score of a softmax by e multiplies that class's odds by exp(e)."""
+    """See :class:`Evidence`.  Moving a score by e multiplies the odds of its class by exp(e / T), T being 1 or the temperature."""
     if p.draws == 1:
         return None
     if task == "multilabel":
         return np.clip(p.scores + np.outer([-1.0, 1.0], p.standard_error), 0.0, 1.0)
-    tiny, less = np.finfo(np.float64).tiny, np.exp(-p.standard_error)
+    tiny, less = np.finfo(np.float64).tiny, np.exp(-p.standard_error / (p.provenance.get("temperature") or 1.0))
     own, others = np.maximum(p.probabilities, tiny), np.maximum(1.0 - p.probabilities, tiny)
     return np.stack([own * less / (own * less + others), own / (own + others * less)])
 

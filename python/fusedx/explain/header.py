@@ -11,6 +11,7 @@ from fusedx.explain.bars import percent
 from fusedx.explain.canvas import Box, Canvas
 from fusedx.explain.evidence import Evidence
 from fusedx.explain.theme import ACCENT, BODY, HAIRLINE, HEADING, HUGE, INK, LARGE, SECONDARY, SMALL
+from fusedx.prediction import Prediction
 
 WARNING = "Research software. Not for clinical use."
 _COLUMN = 280.0
@@ -35,8 +36,18 @@ def draw_header(canvas: Canvas, evidence: Evidence, names: list[str], panel: Box
         canvas.text(end + _BESIDE, panel.top + 54, number, size, SECONDARY)
         canvas.text(x, panel.top + 80, note, SMALL, SECONDARY, limit=_INSIDE)
     room = left - panel.left - 40
-    canvas.text(panel.left, panel.top + 16, file_name(p.source), BODY, SECONDARY, limit=room)
+    _draw_source(canvas, p, panel.left, panel.top + 16, room)
     _draw_result(canvas, names, p.index, percent(float(p.probabilities[p.index])), panel.left, panel.top + 76, room)
+
+
+def _draw_source(canvas: Canvas, p: Prediction, x: float, baseline: float, room: float) -> None:
+    """The file's name, and beside it that the result is not the published chain's, where that is so."""
+    approximate = p.provenance.get("approximate")
+    if approximate:
+        marked = f"APPROXIMATE: {approximate['solver']}, {approximate['steps']} steps"
+        box = canvas.text(x, baseline, marked, BODY, ACCENT, bold=True)
+        x, room = box.right + 18, room - box.width - 18
+    canvas.text(x, baseline, file_name(p.source), BODY, SECONDARY, limit=room)
 
 
 def draw_footer(canvas: Canvas, evidence: Evidence, panel: Box, *, letters_lost: bool) -> None:
@@ -48,7 +59,10 @@ def draw_footer(canvas: Canvas, evidence: Evidence, panel: Box, *, letters_lost:
     if origin.get("start") not in (None, "published"):
         draws += f" from the {origin['start']} start"
     model = typeface.shorten(typeface.drawable(str(origin["model"]))[0], SMALL, 420)
-    first = f"Model {model} · {origin['family']} · {evidence.steps} steps · {draws} · seed {origin['seed']}"
+    how = f"{origin['approximate']['solver']}, {evidence.steps} steps" if origin.get("approximate") else f"{evidence.steps} steps"
+    first = f"Model {model} · {origin['family']} · {how} · {draws} · seed {origin['seed']}"
+    if origin.get("temperature"):
+        first += f" · temperature {origin['temperature']:.4g}"
     second = f"Image SHA-256 {p.image_sha256[:12]} · model digest {str(origin['model_sha256'])[:12]} · fusedx {origin['fusedx']}"
     if letters_lost:
         second += " · class names hold letters that the built-in font lacks; class numbers count from 0"

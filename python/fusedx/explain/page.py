@@ -40,9 +40,10 @@ def draw_page(evidence: Evidence) -> Canvas:
     _draw_picture(canvas, evidence, square)
     _draw_heat(canvas, evidence, square, names)
     scores = "Score of each label" if evidence.task == "multilabel" else "Probability of each class"
-    note = "Not calibrated · thin mark: the prior encoder alone"
+    calibrated = "calibrated" if p.provenance.get("temperature") else "not calibrated"
+    note = f"{calibrated.capitalize()} · thin mark: the prior encoder alone"
     if p.draws > 1:
-        note = f"Mean of {p.draws} draws ± standard error · not calibrated · mark: prior alone"
+        note = f"Mean of {p.draws} draws ± standard error · {calibrated} · mark: prior alone"
     _title(canvas, BARS, scores, note)
     draw_bars(canvas, p, names, BARS, evidence.likely)
     _title(canvas, CHAIN, "Class scores along the chain", subtitle(evidence))

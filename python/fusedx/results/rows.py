@@ -40,6 +40,9 @@ class Run:
     encoder_precision: str
     exif_orientation: str
     frame: int
+    solver: str = "published"
+    solver_steps: int | None = None
+    temperature: float | None = None
     topk: int = 0
 
     def __post_init__(self) -> None:
@@ -61,6 +64,9 @@ RUN_COLUMNS = (
     Column("encoder_precision"),
     Column("exif_orientation"),
     Column("frame", "int"),
+    Column("solver"),
+    Column("solver_steps", "int"),
+    Column("temperature", "float"),
 )
 _PER_CLASS = (("p", "probabilities"), ("score", "scores"), ("se", "standard_error"), ("prior", "prior"))
 

@@ -170,6 +170,19 @@ def test_pictures_get_the_host_engines_answers(demo):
         assert got.provenance["device"] == "cuda:0" and got.provenance["backend"] == "triton"
 
 
+def test_undecided_pictures_go_on_without_the_others(demo, monkeypatch):
+    """The settled picture's entry is left out of the later draws.  Looks at 1 and 2 draws: interpreted kernels are slow."""
+    answers = iter([True, False, True])
+    monkeypatch.setattr("fusedx.engine.draws.looks", lambda most: [1, 2])
+    monkeypatch.setattr("fusedx.engine.draws.settled", lambda scores, risk: next(answers))
+    model, rng = model_of(demo), np.random.default_rng(0)
+    batch = [rng.integers(0, 256, (50, 61, 3), np.uint8) for _ in range(2)]
+    found = model.classify(batch, draws="auto", start="matched")
+    assert [p.draws for p in found] == [1, 2] and not any(p.undecided for p in found)
+    fixed = model.classify(batch[1], draws=2, start="matched")
+    assert relative_error(found[1].scores, fixed.scores) < 1e-6 and relative_error(found[1].standard_error, fixed.standard_error) < 1e-5
+
+
 def test_a_stream_with_a_bad_picture(demo, tmp_path):
     (tmp_path / "bad.png").write_bytes(b"not a picture")
     good = np.zeros((30, 30, 3), np.uint8)

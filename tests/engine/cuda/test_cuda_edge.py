@@ -188,6 +188,18 @@ def test_lists_and_single_frames_give_the_same_bits(machine, short_model: Path, 
     assert len({one.image_sha256 for one in together}) == 3
 
 
+def test_frames_that_are_settled_wait_for_the_others(machine, short_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With draws="auto" the later draws take their features from the host, for some of the frames, with the same bits."""
+    answers = iter([True, False, True])
+    monkeypatch.setattr("fusedx.engine.draws.looks", lambda most: [1, 2])
+    monkeypatch.setattr("fusedx.engine.draws.settled", lambda scores, risk: next(answers))
+    model = EdgeModel.open(short_model)
+    frames = [frame(i) for i in range(2)]
+    got = model.classify(frames, draws="auto")
+    assert [len(one.result.draw_scores) for one in got] == [1, 2]
+    assert np.array_equal(model.classify(frames[1], draws=2).result.draw_scores, got[1].result.draw_scores)
+
+
 def test_trace(machine, short_model: Path, host) -> None:
     x = np.stack([host.preprocess(host.read(frame(i))) for i in range(2)])
     got, expected = EdgeModel.open(short_model, precision="fp32").trace(x, seed=3), host.trace(x, seed=3)
@@ -237,8 +249,8 @@ def test_a_frame_on_another_gpu(machine, short_model: Path, pycuda) -> None:
         EdgeModel.open(short_model).classify(replace(on_device(pycuda, frame()), device=1))
 
 
-@pytest.mark.parametrize("setting", [{"draws": 0}, {"draws": True}, {"seed": -1}, {"seed": 1 << 64}])
-def test_settings_that_cannot_be(machine, short_model: Path, setting: dict[str, int]) -> None:
+@pytest.mark.parametrize("setting", [{"draws": 0}, {"draws": True}, {"draws": "some"}, {"seed": -1}, {"seed": 1 << 64}])
+def test_settings_that_cannot_be(machine, short_model: Path, setting: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=next(iter(setting))):
         EdgeModel.open(short_model).classify(frame(), **setting)
 

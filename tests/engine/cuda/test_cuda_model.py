@@ -188,9 +188,16 @@ def test_what_is_warmed_up_is_what_runs(monkeypatch, rows_per_chain):
     for images, draws in itertools.product((1, 3, 5, 9, 17, 40, 300), (1, 2, 3, 8, 500)):
         warmed: list[int] = []
         encoder = SimpleNamespace(warm_up=lambda size, images=images: size == images or pytest.fail("another batch"))
-        chains = SimpleNamespace(warm_up=warmed.append)
+        chains = SimpleNamespace(warm_up=lambda rows, plan, warmed=warmed: warmed.append(rows))
         context = Context(torch.device("cpu"), capture=True)
         engine = CudaEngine(SimpleNamespace(manifest=manifest), None, context, encoder, chains)
         engine.warm_up([images], draws, lambda *step: None)
         assert set(warmed) == {images * count * rows_per_chain for count in engine.draw_blocks(images, draws)}
         assert sum(engine.draw_blocks(images, draws)) == draws
+    warmed = []
+    encoder = SimpleNamespace(warm_up=lambda size: None)
+    chains = SimpleNamespace(warm_up=warmed.append)
+    engine = CudaEngine(SimpleNamespace(manifest=manifest), None, Context(torch.device("cpu"), capture=True), encoder, chains)
+    engine.warm_up([3], "auto", lambda *step: None)
+    left, added = (1, 2, 3), (8, 8, 16, 32)  # any of the three may be undecided after 8, 16 or 32 draws
+    assert set(warmed) == {images * draws * rows_per_chain for images in left for draws in added}

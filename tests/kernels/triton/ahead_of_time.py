@@ -22,7 +22,8 @@ WEIGHTS = {"fp32": ("*fp32", "*fp32"), "bf16": ("*bf16", "*bf16"), "fp16": ("*fp
 
 @dataclass(frozen=True)
 class Job:
-    """One kernel for one target.  ``kernel``: layer, conditioned (the layer with h and f), projected, step or prior_tail."""
+    """One kernel for one target.  ``kernel``: layer, conditioned (the layer with h and f), projected, step, prior_tail, collect
+    or advance, whose rows are those of a chain's window."""
 
     kernel: str
     cc: int
@@ -42,9 +43,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Compiled:
-    """What the compiler made.  ``stack``: bytes a thread of spilled registers.  ``chains``: lengths of runs of fused
-    multiply-adds that add to each other's results, and how many a thread has."""
+    """What the compiler made.  ``threads``: of a program.  ``stack``: bytes a thread of spilled registers.  ``chains``: lengths of
+    runs of fused multiply-adds that add to each other's results, and how many a thread has."""
 
+    threads: int
     registers: int
     stack: int
     shared: int
@@ -74,12 +76,13 @@ def run(job: Job) -> Compiled:
     made = triton.compile(source, target=GPUTarget("cuda", job.cc, 32), options=options)
     registers, stack = _resources(made.asm["cubin"], Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump")
     ptx = made.asm["ptx"]
-    return Compiled(registers, stack, made.metadata.shared, _instructions(ptx), _chains(ptx))
+    return Compiled(32 * made.metadata.num_warps, registers, stack, made.metadata.shared, _instructions(ptx), _chains(ptx))
 
 
 def _source(job: Job) -> tuple[Any, dict[str, str | None], dict[str, Any]]:
     """(kernel, type of each run-time argument or None where it is absent, compile-time constants with the compiler's options)."""
-    return {"step": _step, "prior_tail": _prior_tail}.get(job.kernel, _layer)(job)
+    makers = {"step": _step, "prior_tail": _prior_tail, "collect": _collect, "advance": _advance}
+    return makers.get(job.kernel, _layer)(job)
 
 
 def _layer(job: Job) -> tuple[Any, dict[str, str | None], dict[str, Any]]:
@@ -110,7 +113,8 @@ def _step(job: Job) -> tuple[Any, dict[str, str | None], dict[str, Any]]:
         types |= dict.fromkeys(("z", "weight_y", "a1", "c1", "t_next", "h", "f", "u1"))
     if job.family == "ddim":
         types |= dict.fromkeys(("mean", "z"))
-    return step._step_kernel, types, {"MODE": job.mode, "FAMILY": job.family, **step.tiling(job.rows, job.classes, WIDTH // 64)}
+    constants = {"MODE": job.mode, "FAMILY": job.family, "BITS": 10, **step.tiling(job.rows, job.classes, WIDTH // 64)}
+    return step._step_kernel, types, constants
 
 
 def _prior_tail(job: Job) -> tuple[Any, dict[str, str | None], dict[str, Any]]:
@@ -118,6 +122,25 @@ def _prior_tail(job: Job) -> tuple[Any, dict[str, str | None], dict[str, Any]]:
 
     types: dict[str, str | None] = {"saliency": "*fp32", "image": WEIGHTS[job.dtype][0], "cells": "*i64", "tiles": WEIGHTS[job.dtype][0]}
     return tail._prior_tail_kernel, types, tail.tiling(job.classes, 32)
+
+
+def _collect(job: Job) -> tuple[Any, dict[str, str | None], dict[str, Any]]:
+    from fusedx.kernels.speculation import triton as speculation
+
+    types: dict[str, str | None] = dict.fromkeys(("bias4", "coefficients", "y", "at", "eps", "slope"), "*fp64") | {"partial": "*fp32"}
+    types |= dict.fromkeys(("step", "t", "evaluated"), "*i32") | dict.fromkeys(("chains", "tiles"), "i32")
+    return speculation._collect_kernel, types, speculation.collect_tiling(job.rows, job.classes, WIDTH // 64, job.family)
+
+
+def _advance(job: Job) -> tuple[Any, dict[str, str | None], dict[str, Any]]:
+    from fusedx.kernels.speculation import triton as speculation
+
+    double = ("states", "at", "eps", "fit", "slope", "y_next", "coefficients", "mean", "noise")
+    types: dict[str, str | None] = dict.fromkeys(double, "*fp64") | dict.fromkeys(("steps", "chains"), "i32")
+    types |= dict.fromkeys(("progress", "evaluated", "step", "t", "order", "image"), "*i32")
+    if job.family == "ddim":
+        types |= dict.fromkeys(("mean", "noise"))
+    return speculation._advance_kernel, types, {"FAMILY": job.family, "BITS": 10, **speculation.advance_tiling(job.rows, job.classes)}
 
 
 def _resources(cubin: bytes, cuobjdump: Path) -> tuple[int, int]:

@@ -33,6 +33,10 @@ STEPS = [("start", "posterior"), ("middle", "posterior"), ("last", "posterior"),
 OTHERS = [Job("step", cc, mode=mode, family=family) for cc in TARGETS for mode, family in STEPS]
 OTHERS += [Job("step", cc, mode="middle", rows=64) for cc in TARGETS]
 OTHERS += [Job("prior_tail", cc, "fp32") for cc in TARGETS]
+# Between sweeps of the parallel sampler: the largest window and the smallest, most classes and few, and the chain that clamps.
+OTHERS += [Job("collect", cc, mode="window", family=family, rows=64) for cc in TARGETS for family in ("posterior", "ddim")]
+OTHERS += [Job("advance", cc, mode="window", rows=rows, classes=c) for cc in TARGETS for rows, c in ((64, 7), (64, 15), (4, 7))]
+OTHERS += [Job("advance", cc, mode="window", family="ddim", rows=16) for cc in TARGETS]
 
 
 @pytest.fixture(scope="module")
@@ -83,8 +87,8 @@ def check_chains(job: Job, compiled: Compiled) -> None:
 
 
 @pytest.mark.parametrize("job", OTHERS, ids=str)
-def test_step_and_prior_tail(job, compiled):
-    check_limits(job, compiled, 128)
+def test_other_kernels(job, compiled):
+    check_limits(job, compiled, compiled.threads)
     assert not compiled.instructions
 
 

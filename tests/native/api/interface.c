@@ -261,6 +261,7 @@ static void test_budget(const char* path) {
     fx_model_options mo;
     fx_model* m = NULL;
     int opened = 0;
+    o.sampler = FX_SAMPLER_PARALLEL, o.sampler_rows = 200;
     classify(model, order, IMAGES, &o, free_of_limits);
     IS(FX_OK, fx_model_options_default(&mo, sizeof mo));
     for (mo.memory_budget = 1 << 20; opened < 3; mo.memory_budget += mo.memory_budget / 8) {
@@ -416,6 +417,65 @@ static void test_growth(void) {
     CHECK(results[1].result.index >= 0 && results[1].result.struct_size == sizeof *results && results[0].more[0] == 7);
     results[1].result.struct_size = sizeof(fx_result);
     IS(FX_BAD_ARGUMENT, fx_classify(model, &images[0].image, 2, &o.o, &results[0].result));
+}
+
+/* A caller of version 0.1, whose structures end before the sampler. */
+static void test_elder(void) {
+    fx_image image = image_of(1);
+    fx_classify_options o = options_of(2, 0);
+    answer now, then;
+    const int which = 1;
+    classify(model, &which, 1, &o, &now);
+    o.struct_size = offsetof(fx_classify_options, sampler), o.sampler = 99, o.sampler_rows = -1; /* which is not its memory */
+    expect_nothing_yet(&then);
+    then.r.struct_size = offsetof(fx_result, sweeps), then.r.sweeps = -7, then.r.sequential_steps = -7;
+    IS(FX_OK, fx_classify(model, &image, 1, &o, &then.r));
+    CHECK(then.r.sweeps == -7 && then.r.sequential_steps == -7 && then.r.struct_size == offsetof(fx_result, sweeps));
+    same(&now, &then);
+    o.struct_size -= 8;
+    IS(FX_BAD_ARGUMENT, fx_classify(model, &image, 1, &o, &then.r));
+    o.struct_size += 8, then.r.struct_size -= 8;
+    IS(FX_BAD_ARGUMENT, fx_classify(model, &image, 1, &o, &then.r));
+    IS(FX_OK, fx_classify_options_default(model, &o, offsetof(fx_classify_options, sampler)));
+}
+
+/* Every sampler and number of rows: the same bits, and what they took. */
+static void test_samplers(void) {
+    const int order[IMAGES] = {0, 1, 2, 3, 4, 5, 6};
+    answer sequential[IMAGES], other[IMAGES];
+    fx_classify_options o = options_of(2, 0);
+    fx_image image = image_of(0);
+    int64_t steps;
+    CHECK(o.sampler == FX_SAMPLER_DEFAULT && o.sampler_rows == 0);
+    o.sampler = FX_SAMPLER_SEQUENTIAL;
+    classify(model, order, IMAGES, &o, sequential);
+    steps = sequential[0].r.sweeps;
+    CHECK(steps >= 1);
+    for (int i = 0; i < IMAGES; ++i)
+        CHECK(sequential[i].r.sweeps == steps && sequential[i].r.evaluations >= 2 * steps &&
+              sequential[i].r.sequential_steps == sequential[i].r.evaluations);
+    for (int sampler = FX_SAMPLER_DEFAULT; sampler <= FX_SAMPLER_AUTO; ++sampler)
+        for (int count = 1; count <= IMAGES; count += IMAGES - 1) {
+            static const int32_t rows[] = {0, 1, 5, 64, 16384};
+            for (size_t r = 0; r < sizeof rows / sizeof *rows; ++r) {
+                o.sampler = sampler, o.sampler_rows = rows[r];
+                classify(model, order, count, &o, other);
+                for (int i = 0; i < count; ++i) same(&sequential[i], &other[i]);
+                CHECK(other[0].r.sweeps >= 1 && other[0].r.sweeps <= steps && other[0].r.evaluations >= other[0].r.sweeps);
+                if (sampler == FX_SAMPLER_PARALLEL && rows[r] >= 64) CHECK(other[0].r.sweeps < steps && other[0].r.sequential_steps == 0);
+            }
+        }
+    expect_nothing_yet(&other[0]);
+    o = options_of(1, 0), o.sampler = 4;
+    IS(FX_BAD_ARGUMENT, fx_classify(model, &image, 1, &o, &other[0].r));
+    CHECK(strstr(fx_last_error(), "FX_SAMPLER_DEFAULT") && other[0].r.status == FX_BAD_ARGUMENT && other[0].r.sweeps == 0);
+    o.sampler = -1;
+    IS(FX_BAD_ARGUMENT, fx_classify(model, &image, 1, &o, &other[0].r));
+    o.sampler = FX_SAMPLER_PARALLEL, o.sampler_rows = -1;
+    IS(FX_BAD_ARGUMENT, fx_classify(model, &image, 1, &o, &other[0].r));
+    CHECK(strstr(fx_last_error(), "sampler_rows"));
+    o.sampler_rows = 16385;
+    IS(FX_BAD_ARGUMENT, fx_classify(model, &image, 1, &o, &other[0].r));
 }
 
 static int logged;
@@ -590,6 +650,8 @@ int main(int argc, char** argv) {
     TEST(cancel, test_cancel(argv[1]))
     TEST(closed, test_closed(argv[1]))
     TEST(growth, test_growth())
+    TEST(elder, test_elder())
+    TEST(samplers, test_samplers())
     TEST(log, test_log())
     TEST(texts, test_texts(argv[1]))
     TEST(self_test, test_self_test(strstr(info.encoder, "openvino") != NULL))
