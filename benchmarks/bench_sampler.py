@@ -4,8 +4,11 @@
 
 Without a model: the golden cases v1-isic (250 steps) and v1-aptos (60), F 6144, compiled first.  For each model, precision and number of
 chains that run together (images, each with its own noise): the sequential chain, the parallel one with each fixed number of rows a sweep,
-and auto with the cost model's built-in or measured times.  Contenders take turns; times are medians and ratios medians over rounds, and auto
-is judged by the fastest round of each contender, since it runs what one of the fixed ones runs.  Every contender's scores are compared with the sequential ones: they must be equal, bit for bit.
+and auto with the cost model's built-in or measured times.
+
+Contenders take turns; times are medians and ratios medians over rounds, and auto is judged by the fastest round of each contender,
+since it runs what one of the fixed ones runs.  Every contender's scores are compared with the sequential ones: they must be equal, bit
+for bit.
 """
 
 from __future__ import annotations
