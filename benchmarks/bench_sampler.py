@@ -4,8 +4,11 @@
 
 Without a model: the golden cases v1-isic (250 steps) and v1-aptos (60), F 6144, compiled first.  For each model, precision and number of
 chains that run together (images, each with its own noise): the sequential chain, the parallel one with each fixed number of rows a sweep,
-and auto with the cost model's built-in or measured times.  Contenders take turns; the figure is the median, the ratio is of medians of
-the same rounds.  Every contender's scores are compared with the sequential ones: they must be equal, bit for bit.
+and auto with the cost model's built-in or measured times.
+
+Contenders take turns; times are medians and ratios medians over rounds, and auto is judged by the fastest round of each contender,
+since it runs what one of the fixed ones runs.  Every contender's scores are compared with the sequential ones: they must be equal, bit
+for bit.
 """
 
 from __future__ import annotations
@@ -50,6 +53,7 @@ class Cell:
     chains: int
     contender: str
     milliseconds: float
+    fastest: float
     ratio: float
     sweeps: float
     rows: float
@@ -122,7 +126,7 @@ def measure(model: fusedx.Model, name: str, precision: str, chains: int, rounds:
         text = contender if contender != "auto" else f"auto ({auto.rows})" if not auto.sequential else "auto (seq.)"
         print(f"{text:12} {ms:9.1f} {ratio:13.2f} {sweeps:7.0f} {rows:6.0f}", flush=True)
         plan = asdict(plans[contender])
-        cells.append(Cell(name, precision, engine.schedule.steps, chains, contender, ms, ratio, sweeps, rows, plan))
+        cells.append(Cell(name, precision, engine.schedule.steps, chains, contender, ms, min(times) * 1e3, ratio, sweeps, rows, plan))
     return cells
 
 
@@ -135,9 +139,9 @@ def requirements(cells: list[Cell]) -> list[Target]:
         if cell.contender == "auto":
             same = (cell.model, cell.precision, cell.chains)
             others = [c for c in cells if (c.model, c.precision, c.chains) == same and c.contender != "auto"]
-            best = min(others, key=lambda c: c.milliseconds)
+            best = min(others, key=lambda c: c.fastest)
             text = f"{cell.model}, {cell.precision}, {cell.chains} chains: auto against the best fixed choice ({best.contender})"
-            targets.append(Target(text, cell.milliseconds / best.milliseconds, AUTO, "x its time", False))
+            targets.append(Target(text, cell.fastest / best.fastest, AUTO, "x its time", False))
     return targets
 
 

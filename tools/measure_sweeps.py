@@ -2,8 +2,9 @@
 
     python tools/measure_sweeps.py MODEL.fusedx ... [--images DIR] [--pictures 4] [--rows 8 16 32 64] [--precisions fp32 int8]
 
-One chain at a time.  Pictures are the first of --images, or uniform noise where there are none (random weights do not care).  The
-results are compared with the sequential sampler's: any differing bit ends the run with an error.
+One chain at a time; a cell is sweeps / steps a sweep / rows evaluated in all, means over pictures.  Pictures are the first of --images,
+or uniform noise where there are none (random weights do not care).  The results are compared with the sequential sampler's: any
+differing bit ends the run with an error.
 """
 from __future__ import annotations
 
@@ -42,7 +43,7 @@ def main() -> None:
         pictures = sorted(args.images.glob("*.png"))[: args.pictures]
     else:
         pictures = list(np.random.default_rng(0).integers(0, 256, (args.pictures, 224, 224, 3), np.uint8))
-    print("| model | weights | steps | " + " | ".join(f"{n} rows: sweeps / steps a sweep / rows in all" for n in args.rows) + " |")
+    print("| model | weights | steps | " + " | ".join(f"{n} rows" for n in args.rows) + " |")
     print("|---" * (3 + len(args.rows)) + "|")
     for path in args.models:
         for precision in args.precisions:

@@ -4,8 +4,6 @@
 #include <array>
 #include <cmath>
 
-#include "step/step.hpp"
-
 namespace fusedx {
 namespace {
 
@@ -36,7 +34,16 @@ double arithmetic(WeightFormat weights, Isa isa) {
     }
 }
 
-double evaluation(WeightFormat weights, Isa isa, int64_t rows) {
+// T steps take T / (a r^b) + c sweeps with r rows of a chain in each: fitted to a trained full-width denoiser, engine/sampler/cost.py, GAIN.
+double sweeps(WeightFormat weights, int64_t rows, int64_t steps) {
+    const bool integer = weights == WeightFormat::int8 || weights == WeightFormat::int4;
+    const double a = integer ? 0.77 : 0.60, b = integer ? 0.87 : 0.85, c = integer ? 7.0 : 8.0, t = static_cast<double>(steps);
+    return std::min(std::max(2.0, t / std::max(1.0, a * std::pow(static_cast<double>(rows), b)) + c), t);
+}
+
+}  // namespace
+
+double evaluation_ms(WeightFormat weights, Isa isa, int64_t rows) {
     const std::array<double, 12>& times = kTimes[static_cast<int>(weights)];
     const double r = static_cast<double>(rows);
     const size_t above = std::min<size_t>(std::upper_bound(kRows.begin(), kRows.end(), r) - kRows.begin(), kRows.size() - 1);
@@ -46,27 +53,19 @@ double evaluation(WeightFormat weights, Isa isa, int64_t rows) {
     return std::max(here, arithmetic(weights, isa) * times.back() / kRows.back() * r);
 }
 
-// Steps of a chain that a sweep settles with so many rows of it, fitted to a trained full-width denoiser: engine/sampler/cost.py, GAIN.
-double settled(WeightFormat weights, int64_t rows, int64_t steps) {
-    const double gain = state_bits(weights) == 18 ? 0.71 * std::pow(rows, 0.72) : 1.2 * std::pow(rows, 0.60);
-    return std::clamp(gain, 1.0, static_cast<double>(steps));
-}
-
-}  // namespace
-
 SamplerPlan choose_sampler(const SamplerWish& wish, WeightFormat weights, Isa isa, int64_t steps, int64_t chains) {
     if (wish.kind == SamplerKind::sequential || steps < 2 || chains < 1) return {};
     const auto seconds = [&](int64_t rows) {
         const int64_t each = std::clamp<int64_t>(rows / chains, 1, steps);
-        return static_cast<double>(steps) / settled(weights, each, steps) * evaluation(weights, isa, each * chains);
+        return sweeps(weights, each, steps) * evaluation_ms(weights, isa, each * chains);
     };
     int64_t best = wish.rows;
     for (const int64_t rows : kSweeps)
         if (wish.rows == 0 && rows >= 2 * chains && (best == 0 || seconds(rows) < seconds(best))) best = rows;
     if (wish.kind == SamplerKind::parallel) return {best > 0 ? best : 2 * chains, 0};
-    const double one = evaluation(weights, isa, chains);
+    const double one = evaluation_ms(weights, isa, chains);
     if (best == 0 || seconds(best) >= static_cast<double>(steps) * one) return {};
-    return {best, evaluation(weights, isa, best) / one};
+    return {best, evaluation_ms(weights, isa, best) / one};
 }
 
 }  // namespace fusedx

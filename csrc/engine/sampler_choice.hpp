@@ -24,6 +24,9 @@ struct SamplerPlan {
     double least_gain = 0;  // as RunOptions.least_gain
 };
 
+// Milliseconds of one evaluation of so many rows at F = 6144: built in; those of a narrower denoiser are in proportion to F^2.
+double evaluation_ms(WeightFormat weights, Isa isa, int64_t rows);
+
 // chains: that run together, each of them a row of the denoiser.
 SamplerPlan choose_sampler(const SamplerWish& wish, WeightFormat weights, Isa isa, int64_t steps, int64_t chains);
 

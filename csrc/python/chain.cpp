@@ -1,5 +1,6 @@
 // csrc/engine/chain.hpp for Python: every array of denoiser.safetensors is checked here.
 #include "engine/chain.hpp"
+#include "engine/sampler_choice.hpp"
 
 #include <chrono>
 #include <map>
@@ -195,6 +196,16 @@ PythonChain::Encoded PythonChain::checked_encoded(const py::dict& encoded) const
 }  // namespace
 
 void add_chain(py::module_& m) {
+    m.def("evaluation_ms", [](const std::string& precision, int64_t rows, const std::string& isa) {
+        if (rows < 1) throw py::value_error("rows: expected at least 1, got " + std::to_string(rows));
+        return fusedx::evaluation_ms(weight_format(precision), fusedx::choose_isa(isa), rows);
+    }, py::arg("precision"), py::arg("rows"), py::arg("isa") = "",
+          "Built-in milliseconds of one evaluation of the denoiser at F = 6144; see csrc/engine/sampler_choice.hpp.");
+    m.def("choose_sampler", [](const std::string& precision, int64_t steps, int64_t chains, const std::string& isa) {
+        const fusedx::SamplerPlan plan = fusedx::choose_sampler({}, weight_format(precision), fusedx::choose_isa(isa), steps, chains);
+        return py::make_tuple(plan.rows, plan.least_gain);
+    }, py::arg("precision"), py::arg("steps"), py::arg("chains"), py::arg("isa") = "",
+          "What the C library's auto does: (rows a sweep or 0, least gain).");
     py::class_<PythonChain>(m, "Chain", "The chain of diffusion steps; see csrc/engine/chain.hpp.  Safe to use from several threads.")
         .def(py::init<Arrays, std::string, std::string, bool, std::string>(), py::arg("arrays"), py::arg("precision"), py::arg("family"),
              py::arg("noise_prior") = false, py::arg("isa") = "")

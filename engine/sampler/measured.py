@@ -25,17 +25,8 @@ _FORMAT = 1
 _MOST = 1 << 30
 
 #: Rows of the evaluations that are timed, and the widths F.
-ROWS = (1, 4, 8, 12, 16, 20, 24, 32, 48, 64, 128)
+ROWS = (1, 4, 8, 12, 14, 16, 20, 24, 32, 48, 64, 128)
 WIDTHS = (512, 2048, 6144)
-
-#: F = 6144 on two cores of a Zen 4 processor (AVX-512, VNNI): milliseconds for ROWS, by precision.
-_BUILT_IN_MS = {
-    "fp32": (9.5, 10.2, 10.6, 10.8, 12.1, 16.3, 20.3, 26.1, 41.0, 53.7, 105.0),
-    "bf16": (4.7, 5.4, 7.2, 9.6, 12.8, 16.5, 20.3, 26.0, 40.0, 53.0, 105.0),
-    "fp16": (4.6, 5.6, 8.0, 11.4, 15.4, 19.0, 23.0, 29.0, 45.0, 59.0, 116.0),
-    "int8": (1.8, 2.0, 2.4, 3.0, 3.6, 4.8, 6.0, 8.0, 12.5, 16.5, 33.0),
-    "int4": (0.6, 1.1, 1.9, 2.7, 3.6, 4.8, 6.0, 8.0, 12.5, 16.5, 33.0),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +63,22 @@ def processor() -> str:
 
 def costs(precision: str, width: int, machine: Machine | None = None) -> Costs:
     """Of a native denoiser, F = ``width``: times of this machine if they were measured, those of the nearest width times F^2."""
-    tables = read(machine or this_machine())
+    machine = machine or this_machine()
+    tables = read(machine)
     source = "measured here" if tables.get(precision) else "built in, of another machine: fusedx doctor --calibrate"
-    by_width = tables.get(precision) or {6144: dict(zip(ROWS, (ms / 1e3 for ms in _BUILT_IN_MS[precision]), strict=True))}
+    by_width = tables.get(precision) or {WIDTHS[-1]: _built_in(precision, machine.isa)}
     nearest = min(by_width, key=lambda other: abs(math.log(other / width)))
     scale = (width / nearest) ** 2
     rows = sorted(by_width[nearest])
     return Costs(tuple(rows), tuple(by_width[nearest][r] * scale for r in rows), GAIN[STATE_BITS[precision]], source)
+
+
+def _built_in(precision: str, isa: str) -> dict[int, float]:
+    """rows -> seconds at the published width, as the C library has them."""
+    from fusedx.kernels import native_module
+
+    module = native_module.require("sampler costs")
+    return {rows: module.evaluation_ms(precision, rows, isa) / 1e3 for rows in ROWS}
 
 
 #: precision -> width -> rows -> seconds.

@@ -10,8 +10,9 @@ import pytest
 
 from fusedx.engine.errors import ConfigError
 from fusedx.engine.sampler import measured
-from fusedx.engine.sampler.cost import Costs
+from fusedx.engine.sampler.cost import SWEEPS, Costs
 from fusedx.engine.sampling import Sampler
+from fusedx.kernels import native_module
 
 FLAT = Costs((1, 64), (1.0, 1.0))  # rows cost nothing: a GPU, or weights far away
 STEEP = Costs((1, 64), (1.0, 64.0))  # a row costs what a step costs
@@ -51,12 +52,24 @@ def test_more_than_was_measured_is_in_proportion() -> None:
 @pytest.mark.parametrize("steps", [2, 10, 60, 250])
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16", "int8", "int4"])
 def test_auto_is_the_cheapest_of_what_it_predicts(precision: str, steps: int) -> None:
-    costs = measured.costs(precision, 6144, measured.Machine("none", "none", 0))
+    costs = measured.costs(precision, 6144, measured.Machine("none", "", 0))
     for chains in (1, 2, 3, 4, 8, 16, 100):
         plan = costs.choose(Sampler(), steps=steps, chains=chains)
         took = costs.sequential(steps, chains) if plan.sequential else costs.parallel(steps, chains, plan.rows)
-        fixed = [costs.parallel(steps, chains, rows) for rows in (8, 12, 16, 20, 24, 32, 48, 64, 96, 128) if rows >= 2 * chains]
+        fixed = [costs.parallel(steps, chains, rows) for rows in SWEEPS if rows >= 2 * chains]
         assert took == min([costs.sequential(steps, chains), *fixed])
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16", "int8", "int4"])
+def test_the_library_chooses_likewise(precision: str) -> None:
+    """The C library has the rule in C++: the same choice wherever nothing was measured."""
+    module = native_module.require("this test")
+    costs = measured.costs(precision, 6144, measured.Machine("none", "", 0))
+    for steps in (1, 2, 10, 60, 100, 250, 1000):
+        for chains in (1, 2, 3, 4, 6, 8, 16, 64, 100, 1000):
+            plan = costs.choose(Sampler(), steps=steps, chains=chains)
+            rows, least = module.choose_sampler(precision, steps, chains)
+            assert (plan.rows if not plan.sequential else 0, plan.least_gain) == (rows, pytest.approx(least))
 
 
 def test_the_table_names_each_choice() -> None:
@@ -76,13 +89,13 @@ def test_impossible_wishes(wish: dict) -> None:
 @pytest.fixture
 def machine(tmp_path, monkeypatch) -> measured.Machine:
     monkeypatch.setenv("FUSEDX_CACHE", str(tmp_path / "cache"))
-    return measured.Machine("a processor", "avx2", 2)
+    return measured.Machine("a processor", "", 2)
 
 
 def test_measured_times_are_kept_by_machine(machine: measured.Machine) -> None:
     measured.write(machine, {"int8": {512: {1: 1e-3, 16: 2e-3}}})
     assert measured.read(machine) == {"int8": {512: {1: 1e-3, 16: 2e-3}}}
-    assert measured.read(measured.Machine("a processor", "avx2", 4)) == {}
+    assert measured.read(measured.Machine("a processor", "", 4)) == {}
     found = measured.costs("int8", 1024, machine)
     assert found.source == "measured here" and found.evaluation(16) == pytest.approx(8e-3)
     assert "built in" in measured.costs("fp32", 1024, machine).source
