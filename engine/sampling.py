@@ -20,6 +20,11 @@ from fusedx.engine.limits import (
 )
 
 
+def _among(value: object, names: tuple[str, ...]) -> bool:
+    """Whether ``value`` is one of the names; an array, which compares element by element, is none."""
+    return isinstance(value, str) and value in names
+
+
 @dataclass(frozen=True, slots=True)
 class Sampler:
     """How a chain is run.  None of this changes a bit of a result.
@@ -35,11 +40,11 @@ class Sampler:
     variant: str | None = None
 
     def __post_init__(self) -> None:
-        if self.kind not in SAMPLER_KINDS:
+        if not _among(self.kind, SAMPLER_KINDS):
             raise ConfigError(f"sampler must be one of {', '.join(SAMPLER_KINDS)}, or a fusedx.Sampler; got {self.kind!r:.100}")
         if self.rows is not None:
-            require_int("sampler rows", self.rows, 1, MAX_SAMPLER_ROWS)
-        if self.variant is not None and self.variant not in VARIANTS:
+            object.__setattr__(self, "rows", require_int("sampler rows", self.rows, 1, MAX_SAMPLER_ROWS))
+        if self.variant is not None and not _among(self.variant, VARIANTS):
             raise ConfigError(f"sampler variant must be one of {', '.join(VARIANTS)}; got {self.variant!r:.100}")
 
     @staticmethod
@@ -81,9 +86,9 @@ class Sampling:
                 raise ConfigError(f"max_draws goes with draws={AUTO_DRAWS!r} alone; the number of draws here is {self.draws}")
             self._set("max_draws", require_int("max_draws", self.max_draws, FIRST_LOOK, MAX_DRAWS))
         self._set("seed", require_int("seed", self.seed, 0, MAX_SEED))
-        if self.start not in STARTS:
+        if not _among(self.start, STARTS):
             raise ConfigError(f"start must be one of {', '.join(STARTS)}; got {self.start!r:.100}")
-        if self.solver not in SOLVERS:
+        if not _among(self.solver, SOLVERS):
             raise ConfigError(f"solver must be one of {', '.join(SOLVERS)}; got {self.solver!r:.100}")
         if self.approximate and self.solver_steps is None:
             raise ConfigError(f"solver {self.solver} needs solver_steps: how many steps in place of the published chain's")

@@ -274,9 +274,9 @@ class Model:
 
     def sampling(self, **given: Unpack[Settings]) -> Sampling:
         """Settings of a request, checked; what is not given, or None, is the model's."""
-        wish: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        if unknown := set(wish) - set(Settings.__annotations__):
+        if unknown := set(given) - set(Settings.__annotations__):
             raise ConfigError(f"there is no setting {', '.join(sorted(unknown))}; there is: {', '.join(Settings.__annotations__)}")
+        wish: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         defaults: dict[str, Any] = {"draws": self.manifest.default_draws, "seed": self.manifest.default_seed, "sampler": self._sampler}
         wish = defaults | wish
         sampling = Sampling(**wish | {"sampler": Sampler.of(wish["sampler"])})

@@ -134,6 +134,11 @@ def test_what_a_prediction_says_of_its_draws(model: fusedx.Model, picture: np.nd
         ({"max_draws": 64}, "number of draws here is 1"),
         ({"start": "matching"}, "published, matched, mean"),
         ({"start": 1}, "start must be one of"),
+        ({"start": np.array(["mean", "matched"])}, "start must be one of"),
+        ({"solver": ["ddim"]}, "solver must be one of"),
+        ({"solver": np.array(["ddim", "unipc"])}, "solver must be one of"),
+        ({"sampler": np.array(["auto", "parallel"])}, "sampler must be one of"),
+        ({"sampler": None, "draw": None}, "there is no setting draw"),
         ({"draw": 3}, "there is no setting draw"),
     ],
 )
@@ -148,6 +153,7 @@ def test_settings_accept_what_numpy_gives() -> None:
     sampling = Sampling(np.int64(3), np.uint64(5))
     assert sampling == Sampling(3, 5) and type(sampling.draws) is int and sampling.most_draws == 3 and sampling.draws_setting == "3"
     assert Sampling("auto").most_draws == 64 and Sampling("auto", max_draws=np.int32(9)).draws_setting == "auto, at most 9"
+    assert type(Sampler("parallel", np.int64(16)).rows) is int
 
 
 @pytest.mark.parametrize("start", ["published", "matched", "mean"])
