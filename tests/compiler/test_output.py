@@ -300,3 +300,11 @@ def test_report_and_progress(source, tmp_path):
     assert report.path == tmp_path / "m.fusedx"
     assert stages == [*STAGES[:4], "writing denoiser.safetensors", "hashing", "recording the self test"]
     assert compiled.open_model(report.path).manifest == report.manifest
+
+
+def test_the_sampler_of_requests_that_name_none(source, tmp_path):
+    path = compile_checkpoint(source, tmp_path / "m.fusedx", sampler="sequential").path
+    assert fusedx.load(path).sampling().sampler == fusedx.Sampler("sequential")
+    assert fusedx.load(path, sampler="parallel").sampling().sampler.kind == "parallel"
+    with pytest.raises(fusedx.ConfigError, match="sampler must be one of"):
+        compile_checkpoint("/nowhere", tmp_path / "n.fusedx", sampler="fast")  # before any work: the source does not exist

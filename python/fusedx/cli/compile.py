@@ -8,6 +8,7 @@ import click
 
 from fusedx.cli import progress
 from fusedx.cli.text import facts, size
+from fusedx.engine.limits import SAMPLER_KINDS
 
 if TYPE_CHECKING:
     from fusedx.compiler import CompileReport
@@ -48,6 +49,10 @@ _MANY = 12
 @click.option(
     "--exif-orientation", type=click.Choice(["ignore", "apply"]), default="ignore", show_default=True,
     help="Turn photographs upright by their EXIF tag; published: ignore.",
+)  # fmt: skip
+@click.option(
+    "--sampler", type=click.Choice(SAMPLER_KINDS), default="auto", show_default=True,
+    help="Steps of a chain one by one, or many at a time, where a request names none; changes no bit of a result.",
 )  # fmt: skip
 @click.option("--overwrite", is_flag=True, help="Replace the compiled model when it exists.")
 def command(source: str, output: str, **options: Any) -> None:

@@ -28,7 +28,7 @@ from fusedx.engine.encoder import onnx_file
 from fusedx.engine.encoder.graph import Graph
 from fusedx.engine.errors import CheckpointError, ConfigError, UnavailableError
 from fusedx.engine.manifest import ENCODER_PRECISIONS, IMAGE_SIZE, PRECISIONS, TASKS, Manifest, Network, Preprocessing, check_chain
-from fusedx.engine.sampling import Sampling
+from fusedx.engine.sampling import Sampler, Sampling
 from fusedx.engine.weights import check
 from fusedx.inputs import ReadOptions
 from fusedx.scratch import folder_beside
@@ -66,6 +66,7 @@ def compile_checkpoint(
     max_probability_shift: float | None = None,
     task: str = "multiclass",
     exif_orientation: str = "ignore",
+    sampler: str = "auto",
     metrics: dict[str, object] | None = None,
     overwrite: bool = False,
     progress: Progress = lambda stage: None,
@@ -80,6 +81,7 @@ def compile_checkpoint(
     precision="auto": the cheapest of these, and of encoders unless ``encoder_precision`` is given, of which the pictures of ``calibration``
     prove with 95 % confidence that the share of labels that differ from fp32's is at most ``max_label_change`` (None: 0.001), and the mean
     shift of a probability at most ``max_probability_shift`` (None: 0.01).  The figures become the manifest's ``precision_evidence``.
+    sampler: of requests that name none: sequential | parallel | auto.
     progress: called with a line of text as each stage begins.
 
     Raises CheckpointError, ConfigError (also where no precision passes, with the figures of each), UnavailableError (torch or onnx missing)
@@ -92,6 +94,7 @@ def compile_checkpoint(
     _check_encoder_precision(precision, encoder_precision, calibration)
     if task not in TASKS:
         raise ConfigError(f"task must be one of {', '.join(TASKS)}; got {task!r}")
+    sampler = Sampler(sampler).kind
     preprocessing = Preprocessing(exif_orientation=exif_orientation)
     _check_metrics(metrics or {})
     _check_packages()
@@ -156,6 +159,7 @@ def compile_checkpoint(
             encoder_precision=encoder_precision or "fp32",
             default_draws=DRAWS,
             default_seed=SEED,
+            default_sampler=sampler,
             source={path.name: compiled.file_entry(path) for path in ckpt.files},
             files={name: compiled.file_entry(scratch / name) for name in compiled.FILES},
             versions=_versions(("nncf",) if encoder_precision == "int8" else ()),
