@@ -126,6 +126,15 @@ def test_a_temperature_is_stored_and_applied_only_where_asked(model_copy: Path, 
     assert digests(model_copy) == after  # the same measurement
 
 
+def test_a_temperature_of_other_weights_is_not_stored(model_copy: Path, photos: Path, invoke) -> None:
+    """Scores in int8 are not those of the fp32 weights that the manifest speaks for: refused before minutes of work."""
+    before = digests(model_copy)
+    done = invoke(
+        "calibrate", model_copy, "--images", "/nowhere", "--labels", photos / "labels.csv", "--store", "--precision", "int8"
+    )
+    assert done.exit_code == 2 and "compiled in fp32" in done.output and digests(model_copy) == before
+
+
 def test_a_manifest_that_changed_meanwhile_is_left_alone(model_copy: Path, photos: Path) -> None:
     model = fusedx.load(model_copy)
     listed = pictures.find(photos, photos / "labels.csv", model.classes)

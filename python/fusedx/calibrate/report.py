@@ -173,11 +173,22 @@ def _csv(report: Calibration) -> str:
     return text.getvalue()
 
 
+def check_store(model: Model) -> None:
+    """ConfigError where the answers are not those of the weights that the manifest speaks for."""
+    own, here = model.manifest.precision, model.runtime["precision"]
+    if own != here:
+        raise ConfigError(
+            f"{model.manifest_path.parent} is compiled in {own} and was loaded in {here}, whose scores have a temperature of their own: "
+            f"store that of {own}, or compile in {here}"
+        )
+
+
 def store(model: Model, fitted: Temperature) -> str:
     """Write the temperature into the model's manifest, in one rename; -> the model's new digest, the old one's being that of its results.
 
-    ModelFormatError where the manifest has changed since the model was opened, or cannot be written.
+    ConfigError as of :func:`check_store`; ModelFormatError where the manifest has changed since the model was opened, or cannot be written.
     """
+    check_store(model)
     path = model.manifest_path
     try:
         if compiled.sha256_file(path) != model.digest:

@@ -76,6 +76,8 @@ def command(
     opened = open_model(model, **loading)
     from fusedx.calibrate import pictures, report
 
+    if store:
+        report.check_store(opened)
     target = Path(output) if output else None
     if target:
         report.check_folder(target, overwrite)
