@@ -41,7 +41,8 @@ def test_one_picture(model: fusedx.Model) -> None:
     np.testing.assert_allclose(p.probabilities, e / e.sum(), rtol=1e-14)
     np.testing.assert_allclose(p.prior.sum(), 1, rtol=1e-6)
     assert p.draws == 3 and 1 / 3 <= p.stability <= 1
-    assert set(p.timing) == {"read", "preprocess", "encoder", "chain"} and all(t > 0 for t in p.timing.values())
+    assert set(p.timing) == {"read", "preprocess", "encoder", "chain", "sweeps", "rows", "sequential_steps"}
+    assert all(p.timing[stage] > 0 for stage in ("read", "preprocess", "encoder", "chain", "sweeps", "rows"))
     assert p.provenance["model_sha256"] == model.digest and p.provenance["seed"] == 5
     assert p.provenance["fusedx"] == fusedx.__version__ and p.provenance["backend"] in ("native", "python")
     assert json.loads(json.dumps(p.to_dict()))["probabilities"][p.label] == p.probabilities[p.index]

@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--encoder-images", type=int, default=3000)
     parser.add_argument("--epochs", type=int, default=8, help="of the encoders")
     parser.add_argument("--held-out", type=int, default=300)
-    parser.add_argument("--updates", type=int, nargs=2, default=(600, 20), metavar="N", help="of the denoiser: narrow, at full width")
+    parser.add_argument("--updates", type=int, nargs=2, default=(2000, 20), metavar="N", help="of the denoiser: narrow, at full width")
     parser.add_argument("--feature-dim", type=int, default=6144)
     parser.add_argument("--evaluate", type=int, default=100, metavar="N", help="held-out pictures whose chains are run, 16 draws each")
     parser.add_argument("--threads", type=int, default=2)

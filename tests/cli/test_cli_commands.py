@@ -140,7 +140,7 @@ def test_verify(monkeypatch):
     report = verify.Report([verify.Row("prior", 2e-7, 1e-5), verify.Row("y_final", 3e-6, 1e-5)], (2, 2), "a reference")
     shown = {}
 
-    def fake(path, golden, checkpoint, *, device, precision, encoder, backend, progress):
+    def fake(path, golden, checkpoint, *, device, precision, encoder, backend, sampler, progress):
         progress("working")
         return shown["report"]
 

@@ -1,4 +1,4 @@
-"""Class Chain against the readable loops of engine/sampler.py: the same bits, in any company, on any instruction set and threads."""
+"""Class Chain against the readable loops of engine/sampler: the same bits, in any company, on any instruction set and threads."""
 
 import os
 import signal
