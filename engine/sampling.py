@@ -46,6 +46,8 @@ class Sampler:
             object.__setattr__(self, "rows", require_int("sampler rows", self.rows, 1, MAX_SAMPLER_ROWS))
         if self.variant is not None and not _among(self.variant, VARIANTS):
             raise ConfigError(f"sampler variant must be one of {', '.join(VARIANTS)}; got {self.variant!r:.100}")
+        if self.kind == "sequential" and not (self.rows is None and self.variant is None):
+            raise ConfigError("sampler rows and variant go with parallel and auto; a sequential chain has one row a step and guesses nothing")
 
     @staticmethod
     def of(value: Sampler | str) -> Sampler:

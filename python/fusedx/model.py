@@ -185,9 +185,9 @@ class Model:
         start: of a DiffMIC chain: published, the prior plus unit noise; matched, the prior plus noise of the deviation that a diffused
         state has at the first step; mean, the prior itself.
         sampler: sequential | parallel | auto or a :class:`fusedx.Sampler`; the same answer in another time.
-        solver: published, or ddim | dpmpp-2m | unipc, which on a CPU approximate the chain in ``solver_steps`` steps; the prediction says
-        so (``fusedx calibrate`` measures how often the label stays).  calibrated: probabilities are softmax(scores / temperature) with
-        the temperature that ``fusedx calibrate --store`` left in the model.
+        solver: published, or ddim | dpmpp-2m | unipc, which on a CPU approximate the chain in ``solver_steps`` steps, one after the other
+        whatever the sampler; the prediction says so (``fusedx calibrate`` measures how often the label stays).
+        calibrated: probabilities are softmax(scores / temperature) with the temperature that ``fusedx calibrate --store`` left in the model.
         The same picture, seed and draws give the same bits alone and inside any batch.
 
         Raises InputError for a picture that cannot be used (see its ``reason``), ConfigError for an impossible setting.

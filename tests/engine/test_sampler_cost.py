@@ -80,6 +80,7 @@ def test_the_table_names_each_choice() -> None:
 
 @pytest.mark.parametrize("wish", [
     {"kind": "newton"}, {"kind": "parallel", "rows": 0}, {"rows": True}, {"rows": 1 << 20}, {"variant": "euler"},
+    {"kind": "sequential", "rows": 16}, {"kind": "sequential", "variant": "stale"},
 ])  # fmt: skip
 def test_impossible_wishes(wish: dict) -> None:
     with pytest.raises(ConfigError, match="sampler"):
