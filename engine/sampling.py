@@ -47,7 +47,7 @@ class Sampler:
         if self.variant is not None and not _among(self.variant, VARIANTS):
             raise ConfigError(f"sampler variant must be one of {', '.join(VARIANTS)}; got {self.variant!r:.100}")
         if self.kind == "sequential" and not (self.rows is None and self.variant is None):
-            raise ConfigError("sampler rows and variant go with parallel and auto; a sequential chain has one row a step and guesses nothing")
+            raise ConfigError("sampler rows and variant go with parallel and auto; a sequential chain has a row a step and no guesses")
 
     @staticmethod
     def of(value: Sampler | str) -> Sampler:

@@ -187,7 +187,8 @@ class Model:
         sampler: sequential | parallel | auto or a :class:`fusedx.Sampler`; the same answer in another time.
         solver: published, or ddim | dpmpp-2m | unipc, which on a CPU approximate the chain in ``solver_steps`` steps, one after the other
         whatever the sampler; the prediction says so (``fusedx calibrate`` measures how often the label stays).
-        calibrated: probabilities are softmax(scores / temperature) with the temperature that ``fusedx calibrate --store`` left in the model.
+        calibrated: probabilities are softmax(scores / temperature), with the temperature that ``fusedx calibrate --store`` left in the
+        model.
         The same picture, seed and draws give the same bits alone and inside any batch.
 
         Raises InputError for a picture that cannot be used (see its ``reason``), ConfigError for an impossible setting.
