@@ -68,11 +68,14 @@ struct Chain::Parts {
     void run_sweeps(const Block& block, const Condition& condition, const RunOptions& options, Workspace& w) const;
 };
 
-Chain::Chain(const DenoiserView& denoiser, const std::string& isa) : parts_(new Parts{denoiser, choose_isa(isa), {}, {}, {}}) {
+Chain::Chain(const DenoiserView& denoiser, const std::string& isa, const std::function<void()>& copied)
+    : parts_(new Parts{denoiser, choose_isa(isa), {}, {}, {}}) {
     const int64_t f = denoiser.features, c = denoiser.classes;
     parts_->weights[0] = Weights({WeightFormat::fp32, f, c, denoiser.weight_y, nullptr, c});
     parts_->weights[1] = Weights(denoiser.weight2);
+    if (copied) copied();
     parts_->weights[2] = Weights(denoiser.weight3);
+    if (copied) copied();
     parts_->panels4 = pack_projection(denoiser.weight4, c, f);
     parts_->bias4 = Buffer(c * sizeof(double));
     std::copy_n(denoiser.bias4, c, parts_->bias4.as<double>());

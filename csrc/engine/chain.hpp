@@ -7,6 +7,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -70,8 +71,9 @@ struct RunOptions {
 class Chain {
 public:
     // Copies the weights into memory of its own (huge pages where allowed), each part touched first by the thread that reads it.
-    // Throws Error (unavailable: isa or format; out_of_memory).
-    explicit Chain(const DenoiserView& denoiser, const std::string& isa = "");
+    // copied: called when weight2 has been copied, and again when weight3 has, so that their originals need not lie in memory together
+    // with both copies.  Throws Error (unavailable: isa or format; out_of_memory).
+    explicit Chain(const DenoiserView& denoiser, const std::string& isa = "", const std::function<void()>& copied = {});
     ~Chain();
     Chain(const Chain&) = delete;
     Chain& operator=(const Chain&) = delete;

@@ -4,6 +4,7 @@
 // complaint names the argument and says what was expected and found.
 #pragma once
 
+#include <pybind11/functional.h>
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>

@@ -15,12 +15,16 @@ using Arrays = std::map<std::string, py::array>;
 
 class PythonChain {
 public:
-    PythonChain(Arrays arrays, const std::string& precision, const std::string& family, bool noise_prior, const std::string& isa)
+    PythonChain(Arrays arrays, const std::string& precision, const std::string& family, bool noise_prior, const std::string& isa,
+                const std::function<void()>& copied)
         : view_(checked(arrays, precision, family, noise_prior)) {
         for (const char* name : {"weight_p", "scale1", "scale2", "scale3", "shift1", "shift2", "shift3", "coefficients"})
             kept_.push_back(arrays.at(name));  // viewed, not copied
         WithoutGil release;
-        chain_.emplace(view_, isa);
+        chain_.emplace(view_, isa, [&] {
+            const py::gil_scoped_acquire interpreter;
+            if (copied) copied();
+        });
     }
 
     py::tuple run(const py::dict& encoded, py::array noise, bool keep, int64_t rows, double least_gain) const {
@@ -207,8 +211,8 @@ void add_chain(py::module_& m) {
     }, py::arg("precision"), py::arg("steps"), py::arg("chains"), py::arg("isa") = "",
           "What the C library's auto does: (rows a sweep or 0, least gain).");
     py::class_<PythonChain>(m, "Chain", "The chain of diffusion steps; see csrc/engine/chain.hpp.  Safe to use from several threads.")
-        .def(py::init<Arrays, std::string, std::string, bool, std::string>(), py::arg("arrays"), py::arg("precision"), py::arg("family"),
-             py::arg("noise_prior") = false, py::arg("isa") = "")
+        .def(py::init<Arrays, std::string, std::string, bool, std::string, std::function<void()>>(), py::arg("arrays"), py::arg("precision"), py::arg("family"),
+             py::arg("noise_prior") = false, py::arg("isa") = "", py::arg("copied") = std::function<void()>{})
         .def("run", &PythonChain::run, py::arg("encoded"), py::arg("noise"), py::arg("keep") = false, py::arg("rows") = 0,
              py::arg("least_gain") = 0.0,
              "encoded: prior and feature (ddim: y_global, y_local, fused_feature); the states float64, features float32.  noise float64 "

@@ -51,16 +51,19 @@ class NativeChains:
         self._v2 = stored.network.family == "diffmic-v2"
         family = "ddim" if self._v2 else "posterior"
         module = native_module.require("the native backend")
+
+        def copied() -> None:
+            for array in stored.arrays.values():
+                release_pages(array)
+
         try:
-            self._chain = module.Chain(stored.arrays, stored.precision, family, stored.network.noise_prior)
+            self._chain = module.Chain(stored.arrays, stored.precision, family, stored.network.noise_prior, copied=copied)
         except ValueError as error:
             raise UnavailableError(f"backend native cannot run a denoiser in {stored.precision}: {error}") from error
         self.denoiser = NativeDenoiser(self._chain, stored.arrays["weight_p"])
         self._host = None
         if schedule is not None:
             self._host = HostChains(stored.network, schedule, self.denoiser, stored.precision, stored.coefficients)
-        for array in stored.arrays.values():
-            release_pages(array)
 
     @property
     def weight_bytes(self) -> int:
