@@ -43,7 +43,13 @@ class Draws(click.ParamType):
     _number = click.IntRange(1, MAX_DRAWS)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
-        return AUTO_DRAWS if value == AUTO_DRAWS else self._number.convert(value, param, ctx)
+        if value == AUTO_DRAWS:
+            return AUTO_DRAWS
+        try:
+            int(value)
+        except ValueError:
+            self.fail(f"{value!r:.100} is neither a number from 1 to {MAX_DRAWS} nor {AUTO_DRAWS!r}.", param, ctx)
+        return self._number.convert(value, param, ctx)
 
 
 device_options = stacked(
