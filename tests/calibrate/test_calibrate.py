@@ -79,6 +79,7 @@ def test_the_curve_is_what_classify_says(small_model: Path, photos: Path, tmp_pa
     assert names == [("published", 250), ("published, another seed", 250), ("unipc", 2), ("unipc", 4), ("ddim", 2), ("ddim", 4)]
     assert document["pictures"] == 48 and document["temperature"] is None and len(document["skipped"]) == 1
     model = fusedx.load(small_model)
+    assert {name: document[name] for name in model.runtime} == model.runtime, "in int8 the curve is another one"
     paths = sorted(photos.rglob("[0-9]*.png"))
     published = model.classify(paths, seed=3)
     for settings, got in (({"seed": 4}, rows[1]), ({"seed": 3, "solver": "unipc", "solver_steps": 4}, rows[3])):
@@ -203,6 +204,15 @@ def test_what_cannot_run_is_said_before_any_work(small_model: Path, photos: Path
     assert done.exit_code == 2 and "got 1; 8 were skipped" in done.stderr
     (tmp_path / "none").mkdir()
     assert "there is no picture in" in invoke("calibrate", small_model, "--images", tmp_path / "none").stderr
+
+
+def test_too_few_labels_are_said_before_any_work(small_model: Path, photos: Path, tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "labels.csv").write_text("path,label\n00.png,Mild\n")
+    model = fusedx.load(small_model)
+    listed = pictures.find(photos, tmp_path / "labels.csv", model.classes)
+    monkeypatch.setattr(report.answers, "collect", None)
+    with pytest.raises(fusedx.ConfigError, match="at least 40 different pictures with labels .* got 1"):
+        report.calibrate(model, report.settings(model, ["ddim"], [1], draws=None, seed=None, start=None), listed)
 
 
 def test_results_replace_results(small_model: Path, photos: Path, tmp_path: Path, invoke) -> None:
