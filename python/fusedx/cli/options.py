@@ -85,7 +85,7 @@ noise_options = stacked(
     click.option("--seed", type=click.IntRange(0, MAX_SEED), metavar="N", help="Seed of the noise.  [default: the model's]"),
     click.option(
         "--start", type=click.Choice(STARTS),
-        help="Where a chain starts, DiffMIC alone: the prior plus unit noise, noise of matched deviation, or none.  [default: published]",
+        help="Where a DiffMIC chain starts: the prior with unit noise; with as much as its schedule has; or alone.  [default: published]",
     ),
     click.option(
         "--solver", type=click.Choice(SOLVERS),
