@@ -102,7 +102,7 @@ class PrecisionEvidence:
 
     def report(self) -> str:
         """All of it as text, the candidates as a table."""
-        header = ("weights", "encoder", "pictures", "changed", "at most", "mean shift", "at most", "95 %", "largest", "verdict")
+        header = ("weights", "encoder", "pictures", "changed", "at most", "mean shift", "at most", "95th pct.", "largest", "verdict")
         rows = [
             (
                 c.precision, c.encoder_precision, f"{c.pictures}", f"{c.label_changes}", f"{c.label_change_bound:.2g}",

@@ -58,13 +58,22 @@ class Temperature:
         if self.solver_steps is not None:
             require_int("temperature.solver_steps", self.solver_steps, 1, MAX_SOLVER_STEPS)
 
-    def report(self) -> str:
-        """For people."""
+    @property
+    def made_for(self) -> str:
+        """The sampling that the fit belongs to, for people."""
         how = "the published chain" if self.solver_steps is None else f"{self.solver} in {self.solver_steps} steps"
         draws = "1 draw" if self.draws == 1 else f"{self.draws} draws"
         start = "" if self.start == "published" else f", start {self.start}"
+        return f"{how}{start}, {draws}"
+
+    def fits(self, *, draws_setting: str, start: str, solver: str, solver_steps: int | None) -> bool:
+        """Whether results of this sampling are what the temperature was fitted on; the seed and the precision are not asked."""
+        return (draws_setting, start, solver, solver_steps) == (str(self.draws), self.start, self.solver, self.solver_steps)
+
+    def report(self) -> str:
+        """For people."""
         return (
-            f"{self.value:.4g}, where asked for (calibrated); fitted on {self.images} pictures: {how}{start}, {draws}, seed {self.seed}\n"
+            f"{self.value:.4g}, where asked for (calibrated); fitted on {self.images} pictures: {self.made_for}, seed {self.seed}\n"
             f"on {self.held_out} others: calibration error {self.ece_before:.3f} before, {self.ece_after:.3f} after; "
             f"negative log likelihood {self.nll_before:.3f}, {self.nll_after:.3f}"
         )

@@ -1,6 +1,6 @@
 """Train a DiffMIC v1 or v2 of published width (feature_dim 6144) on drawn fundus pictures (tools/fundus.py).
 
-    python tools/train_reference.py v1 OUT_DIR [--encoders DIR] [--images N] [--updates N] [--seed N] [--quick]
+    python tools/train_reference.py v1 OUT_DIR [--encoders DIR] [--images N] [--updates NARROW WIDE] [--seed N] [--quick]
     python tools/train_reference.py v2 OUT_DIR ...
 
 Random weights say how fast an engine is, not how its samplers converge, how often two precisions disagree or how stable a label
@@ -73,7 +73,9 @@ def main() -> None:
     parser.add_argument("--encoder-images", type=int, default=3000)
     parser.add_argument("--epochs", type=int, default=8, help="of the encoders")
     parser.add_argument("--held-out", type=int, default=300)
-    parser.add_argument("--updates", type=int, nargs=2, default=(2000, 20), metavar="N", help="of the denoiser: narrow, at full width")
+    parser.add_argument(
+        "--updates", type=int, nargs=2, default=(2000, 20), metavar=("NARROW", "WIDE"), help="of the denoiser: 384 wide, at full width"
+    )
     parser.add_argument("--feature-dim", type=int, default=6144)
     parser.add_argument("--evaluate", type=int, default=100, metavar="N", help="held-out pictures whose chains are run, 16 draws each")
     parser.add_argument("--threads", type=int, default=2)

@@ -65,7 +65,7 @@ def costs(precision: str, width: int, machine: Machine | None = None) -> Costs:
     """Of a native denoiser, F = ``width``: times of this machine if they were measured, those of the nearest width times F^2."""
     machine = machine or this_machine()
     tables = read(machine)
-    source = "measured here" if tables.get(precision) else "built in, of another machine: fusedx doctor --calibrate"
+    source = "measured here" if tables.get(precision) else "built in, of another machine; fusedx doctor --calibrate measures this one"
     by_width = tables.get(precision) or {WIDTHS[-1]: _built_in(precision, machine.isa)}
     nearest = min(by_width, key=lambda other: abs(math.log(other / width)))
     scale = (width / nearest) ** 2

@@ -230,7 +230,8 @@ class Model:
         [2,B,C] = (u_global, u_local) (diffmic-v2); None draws it from ``seed`` and the bytes of each x.  ``trajectory`` is the start
         and the state after every step: [T+1,B,C], v2 [steps+1,B,C,6,6].  With another sampler the same arrays, and ``sweeps``, ``rows``,
         ``sequential_steps`` int64 [B] and ``residual`` float64 [B], the largest |y - G(y before)| of any step and class, with every eps
-        evaluated anew.  With a solver the trajectory is that of its ``solver_steps`` steps.  Raises ConfigError for arrays of a wrong shape
+        evaluated anew.  With a solver, which runs one step at a time whatever the sampler, the trajectory is that of its ``solver_steps``
+        steps and there are none of those.  Raises ConfigError for arrays of a wrong shape
         or with NaN.
         """
         self._check_process()

@@ -79,6 +79,7 @@ def test_the_curve_is_what_classify_says(small_model: Path, photos: Path, tmp_pa
     assert names == [("published", 250), ("published, another seed", 250), ("unipc", 2), ("unipc", 4), ("ddim", 2), ("ddim", 4)]
     assert document["pictures"] == 48 and document["temperature"] is None and len(document["skipped"]) == 1
     model = fusedx.load(small_model)
+    assert {name: document[name] for name in model.runtime} == model.runtime, "in int8 the curve is another one"
     paths = sorted(photos.rglob("[0-9]*.png"))
     published = model.classify(paths, seed=3)
     for settings, got in (({"seed": 4}, rows[1]), ({"seed": 3, "solver": "unipc", "solver_steps": 4}, rows[3])):
@@ -120,8 +121,11 @@ def test_a_temperature_is_stored_and_applied_only_where_asked(model_copy: Path, 
     assert calibrated.provenance["temperature"] == t.value and calibrated.scores.tobytes() == plain.scores.tobytes()
     shown = invoke("info", model_copy).output
     assert "temperature" in shown and "calibration error" in shown
-    table = list(csv.DictReader(invoke("classify", model_copy, photos / "00.png", "--calibrated").stdout.splitlines()))
-    assert float(table[0]["temperature"]) == t.value
+    done = invoke("classify", model_copy, photos / "00.png", "--calibrated")
+    assert float(next(csv.DictReader(done.stdout.splitlines()))["temperature"]) == t.value and "other settings" not in done.stderr
+    for other in (("--draws", 2), ("--draws", "auto"), ("--start", "matched"), ("--solver", "ddim", "--solver-steps", 3)):
+        done = invoke("classify", model_copy, photos / "00.png", "--calibrated", *other)
+        assert "fitted for other settings: the published chain, 1 draw" in done.stderr, "a temperature is for the settings it was fitted on"
     invoke("calibrate", model_copy, "--images", photos, "--labels", photos / "labels.csv", "--solvers", "ddim", "--steps", 2, "--store")
     assert digests(model_copy) == after  # the same measurement
 
@@ -184,7 +188,7 @@ def test_labels_that_cannot_be_used(rows: str, words: str, small_model: Path, ph
     few = ("--solvers", "ddim", "--steps", 1, "-o", tmp_path / "o")
     done = invoke("calibrate", small_model, "--images", photos, "--labels", tmp_path / "labels.csv", *few)
     assert done.exit_code == 2 and words in done.stderr.replace("\n", " "), done.stderr
-    assert not (tmp_path / "o").exists()
+    assert not (tmp_path / "o").exists() and "not a table in CSV" not in done.stderr, "each of these is one"
 
 
 def test_what_cannot_run_is_said_before_any_work(small_model: Path, photos: Path, tmp_path: Path, invoke) -> None:
@@ -209,6 +213,15 @@ def test_what_cannot_run_is_said_before_any_work(small_model: Path, photos: Path
     assert done.exit_code == 2 and "got 1; 8 were skipped" in done.stderr
     (tmp_path / "none").mkdir()
     assert "there is no picture in" in invoke("calibrate", small_model, "--images", tmp_path / "none").stderr
+
+
+def test_too_few_labels_are_said_before_any_work(small_model: Path, photos: Path, tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "labels.csv").write_text("path,label\n00.png,Mild\n")
+    model = fusedx.load(small_model)
+    listed = pictures.find(photos, tmp_path / "labels.csv", model.classes)
+    monkeypatch.setattr(report.answers, "collect", None)
+    with pytest.raises(fusedx.ConfigError, match="at least 40 different pictures with labels .* got 1"):
+        report.calibrate(model, report.settings(model, ["ddim"], [1], draws=None, seed=None, start=None), listed)
 
 
 def test_results_replace_results(small_model: Path, photos: Path, tmp_path: Path, invoke) -> None:

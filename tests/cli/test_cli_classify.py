@@ -228,7 +228,7 @@ def test_draws_by_image_and_how_many_are_undecided(invoke, small_model, folder, 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--draws", "0"], "0 is not in the range"), (["--draws", "some"], "not a valid integer"), (["--draws", ""], "not a valid integer"),
+        (["--draws", "0"], "0 is not in the range"), (["--draws", "some"], "nor 'auto'"), (["--draws", ""], "nor 'auto'"),
         (["--max-draws", 64], "max_draws goes with draws='auto' alone"), (["--draws", "auto", "--max-draws", 7], "range"),
         (["--start", "middle"], "'published', 'matched', 'mean'"),
     ],

@@ -6,7 +6,10 @@ import json
 import os
 import shutil
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -193,3 +196,14 @@ def test_demo(small_model, monkeypatch, tmp_path):
         assert {p.name for p in demo.pictures()} <= set(done.output.split())
         assert photograph is not None or "fusedx[demo]" in done.output
     assert len(list((tmp_path / "out").glob("*.png"))) >= len(demo.pictures())
+
+
+def test_demo_adds_up_seconds_alone():
+    """A prediction's timing also counts sweeps and rows."""
+    from fusedx import demo
+
+    timing = {"read": 0.001, "preprocess": 0.002, "encoder": 0.03, "chain": 0.004, "sweeps": 250, "rows": 2000, "sequential_steps": 2000}
+    p = SimpleNamespace(
+        classes=("a", "b"), prior=np.array([0.2, 0.8]), timing=timing, label="a", index=0, probabilities=[0.7, 0.3], stability=1.0
+    )  # fmt: skip
+    assert demo._row(Path("x.jpg"), p).split() == ["x.jpg", "a", "0.700", "b", "100%", "37"]

@@ -83,6 +83,8 @@ def _rows(table: Path) -> list[tuple[int, str, str]]:
                 found = ", ".join(repr(name) for name in list(reader.fieldnames or [])[:20]) or "none"
                 raise ConfigError(f"{table} has no column {' or '.join(map(repr, absent))}; its columns: {found}")
             return [(reader.line_num, row["path"] or "", row["label"] or "") for row in reader if row["path"] or row["label"]]
+    except ConfigError:  # a ValueError too, and says what is wrong already
+        raise
     except OSError as error:
         raise ConfigError(f"{table} cannot be read: {error.strerror}") from None
     except (csv.Error, ValueError) as error:

@@ -38,11 +38,12 @@ CURVE_CSV, CURVE_JSON, CURVE_PNG = "curve.csv", "curve.json", "curve.png"
 class Calibration:
     """What was measured.
 
-    sampling: of the published chain.  pictures: how many, and ``pictures_sha256`` which; skipped: a reason a file.
+    runtime: what computed.  sampling: of the published chain.  pictures: how many, and ``pictures_sha256`` which; skipped: a reason a file.
     """
 
     model: str
     model_sha256: str
+    runtime: dict[str, str]
     sampling: Sampling
     pictures: int
     pictures_sha256: str
@@ -57,6 +58,7 @@ class Calibration:
             "model": self.model,
             "model_sha256": self.model_sha256,
             "fusedx": fusedx.__version__,
+            **self.runtime,
             "draws": s.draws,
             "seed": s.seed,
             "start": s.start,
@@ -100,14 +102,17 @@ def calibrate(
 ) -> Calibration:
     """Run the pictures through the settings, and say what follows; a temperature where they have labels."""
     multilabel = model.manifest.task == "multilabel"
-    labelled = any(label is not None for label in listed.labels)
+    labelled = sum(label is not None for label in listed.labels)
     if labelled and multilabel:
         raise ConfigError("labels calibrate a model with one label a picture; this one is multi-label: leave --labels out")
+    if labelled:
+        temperature.require(labelled)  # before any work; again when it is known how many of them are different and can be read
     found = answers.collect(model, listed, chosen, batch_size, advance)
     fitted = temperature.measure(found, 0, chosen[0]) if labelled else None
     return Calibration(
         model=model.manifest_path.parent.name,
         model_sha256=model.digest,
+        runtime=model.runtime,
         sampling=chosen[0],
         pictures=len(found),
         pictures_sha256=found.sha256,

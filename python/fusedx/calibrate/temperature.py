@@ -64,11 +64,16 @@ def halves(digests: list[str]) -> tuple[np.ndarray, np.ndarray]:
     return np.sort(order[::2]), np.sort(order[1::2])
 
 
+def require(labelled: int) -> None:
+    """ConfigError where so many labelled pictures are too few."""
+    if labelled < FEWEST:
+        raise ConfigError(f"a temperature needs at least {FEWEST} different pictures with labels (hundreds are better); got {labelled}")
+
+
 def measure(answers: Answers, which: int, sampling: Sampling) -> Temperature:
     """Fit on one half of the labelled pictures, judge on the other.  which: of the answers' settings."""
     known = np.flatnonzero(answers.labels >= 0)
-    if len(known) < FEWEST:
-        raise ConfigError(f"a temperature needs at least {FEWEST} different pictures with labels (hundreds are better); got {len(known)}")
+    require(len(known))
     scores, labels = answers.scores[which][known], answers.labels[known]
     fitting, judging = halves([answers.digests[i] for i in known])
     value = fit(scores[fitting], labels[fitting])

@@ -66,7 +66,7 @@ def run(
     finally:
         with exits.held():
             _close(writer, destination)
-    click.echo(_summary(tally, existing, destination, setting), err=True)
+    click.echo(_summary(tally, existing, destination, setting, _calibration(model, setting)), err=True)
     return exits.SOME_FAILED if tally.reasons or existing.failed else exits.DONE
 
 
@@ -152,7 +152,16 @@ def _stopped(tally: Tally, existing: Existing, destination: Destination | None) 
     return kept if destination.kind == ".parquet" else f"{kept}; the same command with --resume continues"
 
 
-def _summary(tally: Tally, existing: Existing, destination: Destination | None, setting: Run) -> str:
+def _calibration(model: Model, setting: Run) -> str:
+    """What the probabilities were calibrated by, and whether it was fitted for other settings: 8 draws are more certain than 1."""
+    t = model.manifest.temperature
+    if t is None or setting.temperature is None:
+        return ""
+    same = t.fits(draws_setting=setting.draws_setting, start=setting.start, solver=setting.solver, solver_steps=setting.solver_steps)
+    return f"calibrated, temperature {t.value:.4g}" + ("" if same else f", which was fitted for other settings: {t.made_for}")
+
+
+def _summary(tally: Tally, existing: Existing, destination: Destination | None, setting: Run, calibration: str) -> str:
     failed = tally.reasons.total()
     seconds = time.perf_counter() - tally.started
     parts = [f"{_images(tally.done)}: {tally.done - failed} ok"]
@@ -167,8 +176,8 @@ def _summary(tally: Tally, existing: Existing, destination: Destination | None, 
         parts.append(f"{tally.done / seconds:.1f} images/s")
     if setting.solver_steps is not None:
         parts.append(f"approximate: {setting.solver} in {setting.solver_steps} steps")
-    if setting.temperature is not None:
-        parts.append(f"calibrated, temperature {setting.temperature:.4g}")
+    if calibration:
+        parts.append(calibration)
     if destination:
         parts.append(printable(str(destination.path)))
     return "; ".join(parts)

@@ -43,7 +43,13 @@ class Draws(click.ParamType):
     _number = click.IntRange(1, MAX_DRAWS)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
-        return AUTO_DRAWS if value == AUTO_DRAWS else self._number.convert(value, param, ctx)
+        if value == AUTO_DRAWS:
+            return AUTO_DRAWS
+        try:
+            int(value)
+        except ValueError:
+            self.fail(f"{value!r:.100} is neither a number from 1 to {MAX_DRAWS} nor {AUTO_DRAWS!r}.", param, ctx)
+        return self._number.convert(value, param, ctx)
 
 
 device_options = stacked(
@@ -79,7 +85,7 @@ noise_options = stacked(
     click.option("--seed", type=click.IntRange(0, MAX_SEED), metavar="N", help="Seed of the noise.  [default: the model's]"),
     click.option(
         "--start", type=click.Choice(STARTS),
-        help="Where a chain starts, DiffMIC alone: the prior plus unit noise, noise of matched deviation, or none.  [default: published]",
+        help="Where a DiffMIC chain starts: the prior with unit noise; with as much as its schedule has; or alone.  [default: published]",
     ),
     click.option(
         "--solver", type=click.Choice(SOLVERS),

@@ -195,7 +195,7 @@ def _limits(precision: str, max_label_change: float | None, max_probability_shif
     if precision == AUTO:
         return precision_gate.Limits(**given)
     if given:
-        raise ConfigError(f"{' and '.join(given)} bound what precision {AUTO!r} may choose; precision is {precision!r}")
+        raise ConfigError(f"{' and '.join(given)}: only precision {AUTO!r} is chosen by it; precision is {precision!r}")
     return None
 
 

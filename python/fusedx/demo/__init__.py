@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import fusedx
 from fusedx.engine.errors import UnavailableError
+from fusedx.engine.sampler import WORK
 from fusedx.results import OutputError
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def _draw(model: Model, path: Path, draws: int, output: Path) -> None:
 
 def _row(path: Path, p: Prediction) -> str:
     prior = p.classes[int(p.prior.argmax())]
-    milliseconds = 1000 * sum(p.timing.values())
+    milliseconds = 1000 * sum(seconds for stage, seconds in p.timing.items() if stage not in WORK)
     return _line(path.name, p.label, f"{p.probabilities[p.index]:.3f}", prior, f"{p.stability:.0%}", f"{milliseconds:.0f}")
 
 

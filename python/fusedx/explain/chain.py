@@ -39,7 +39,8 @@ def draw_chain(canvas: Canvas, evidence: Evidence, names: list[str], panel: Box)
 def subtitle(evidence: Evidence) -> str:
     """What the lines are, and every liberty taken with them."""
     p = evidence.prediction
-    parts = [f"{evidence.steps} steps from noise (left) to the result (right)"]
+    origin = "the prior" if p.provenance.get("start") == "mean" else "noise"
+    parts = [f"{evidence.steps} steps from {origin} (left) to the result (right)"]
     if p.draws > 1:
         parts.append(f"draw 1 of {p.draws}; rings at the right end: mean of all {p.draws} draws")
     if p.provenance.get("family") == "diffmic-v2":
