@@ -283,7 +283,7 @@ def test_wider_than_integers_can_be():
 def test_a_packed_model_never_becomes_float32(tmp_path):
     """Resident memory of loading int8: the packed matrices, and no float32 copy of them."""
     code = """
-import resource, sys, numpy as np
+import re, sys, numpy as np
 from fusedx.engine.denoiser import StoredDenoiser, stored_shapes
 from fusedx.engine.backends import open_chains
 from fusedx.engine.schedule import Schedule, chain_program
@@ -297,15 +297,18 @@ if sys.argv[2] == "make":
     large = {f"weight{k}.panels": np.ones((f // 64, f // 4, 64, 4), np.int8) for k in (2, 3)}
     safetensors.write(small | large | {"coefficients": chain_program(schedule, v2=False).coefficients}, Path(sys.argv[1]))
 else:
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    def peak():  # bytes; what getrusage says is inherited from the process that started this one
+        return int(re.search(r"VmHWM:\\s*([0-9]+) kB", Path("/proc/self/status").read_text())[1]) * 1024
+    Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
+    before = peak()
     stored = StoredDenoiser.from_arrays(safetensors.read(Path(sys.argv[1])), network, schedule, "int8")
     chains = open_chains("native", stored, schedule)
     chains.run({"prior": np.ones((1, c), "f4"), "feature": np.ones((1, f), "f4")}, np.ones((2, 1, 1, c)), keep=False)
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+    print(peak() - before)
 """
     path = tmp_path / "t.safetensors"
     command = [sys.executable, "-c", code, str(path)]
     subprocess.run([*command, "make"], env=ENVIRONMENT, check=True)
     grown = int(subprocess.run([*command, "load"], env=ENVIRONMENT, check=True, capture_output=True, text=True).stdout)
-    matrices = 2 * 4096 * 4096  # int8; twice, at the moment when the mapped file and the copy are both there, and 134 MB in float32
-    assert grown < 2.5 * matrices
+    matrices = 2 * 4096 * 4096  # int8; one and a half times, while the last of them lies in the mapped file and in its copy; 134 MB in float32
+    assert grown < 1.9 * matrices, grown / matrices
