@@ -65,7 +65,7 @@ def refused(kind: type[BaseException], match: str | None, source, tmp_path, **se
     "settings, kind, match",
     [
         ({"precision": "auto"}, ConfigError, "needs a calibration folder"),
-        ({"precision": "int8", "max_label_change": 0.1}, ConfigError, "max_label_change bound"),
+        ({"precision": "int8", "max_label_change": 0.1}, ConfigError, "max_label_change: only precision .auto. is chosen by it"),
         ({"max_probability_shift": 0.1, "max_label_change": 0.1}, ConfigError, "max_label_change and max_probability_shift"),
         ({**LOOSE, "encoder_precision": "int4", "calibration": "."}, UnavailableError, "there is: fp32, int8"),
         ({"precision": "automatic"}, UnavailableError, "int4, auto"),

@@ -196,7 +196,7 @@ def test_what_is_warmed_up_is_what_runs(monkeypatch, rows_per_chain):
         assert sum(engine.draw_blocks(images, draws)) == draws
     warmed = []
     encoder = SimpleNamespace(warm_up=lambda size: None)
-    chains = SimpleNamespace(warm_up=warmed.append)
+    chains = SimpleNamespace(warm_up=lambda rows, plan: warmed.append(rows))
     engine = CudaEngine(SimpleNamespace(manifest=manifest), None, Context(torch.device("cpu"), capture=True), encoder, chains)
     engine.warm_up([3], "auto", lambda *step: None)
     left, added = (1, 2, 3), (8, 8, 16, 32)  # any of the three may be undecided after 8, 16 or 32 draws
