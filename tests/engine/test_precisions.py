@@ -310,5 +310,6 @@ else:
     command = [sys.executable, "-c", code, str(path)]
     subprocess.run([*command, "make"], env=ENVIRONMENT, check=True)
     grown = int(subprocess.run([*command, "load"], env=ENVIRONMENT, check=True, capture_output=True, text=True).stdout)
-    matrices = 2 * 4096 * 4096  # int8; one and a half times, while the last of them lies in the mapped file and in its copy; 134 MB in float32
+    # int8; one and a half times of it while the last of them lies in the mapped file and in its copy; 134 MB in float32
+    matrices = 2 * 4096 * 4096
     assert grown < 1.9 * matrices, grown / matrices
