@@ -2,14 +2,15 @@
 
     python benchmarks/bench_chain.py [--batches 1,16] [--rounds 3] [--json FILE]
 
-Three contenders compute the golden case v1-isic (7 classes, F 6144, 250 steps):
+Four contenders compute the golden case v1-isic (7 classes, F 6144, 250 steps):
 
     released   the published semantics: the image encoder runs again at every step
     hoisted    plain torch with the image feature computed once
-    fusedx     the engine, from a compiled model
+    stepwise   the engine, from a compiled model, one step after the other
+    fusedx     the same with the sampler that it chooses by itself, which may read the weights fewer times (``auto``)
 
 Timed is everything from (image, prior, noise) to the final state, the image feature included.  The prior is given to the torch
-contenders; fusedx has one graph for prior and feature and pays for both, a handicap of two ResNet-50 passes.  ``ms/step`` and GB/s
+contenders; the engine has one graph for prior and feature and pays for both, a handicap of two ResNet-50 passes.  ``ms/step`` and GB/s
 are of the chain after the feature (for the released form, of everything).  Batches above 4 run --long-steps steps only (a step
 costs the same wherever it stands), because the released semantics would take minutes.  Accuracy, in the same row, is the relative
 error of the final state against the float64 golden arrays where the case has them, otherwise against hoisted torch.
@@ -42,6 +43,8 @@ from fusedx.compiler import compile_checkpoint  # noqa: E402
 from fusedx.engine.backends import open_chains  # noqa: E402
 from fusedx.engine.compiled import open_model  # noqa: E402
 from fusedx.engine.encoder import open_encoder  # noqa: E402
+from fusedx.engine.sampler import SEQUENTIAL, Plan, measured  # noqa: E402
+from fusedx.engine.sampling import Sampler  # noqa: E402
 
 CASE = ROOT / "tests" / "golden" / "v1-isic.json"
 
@@ -134,15 +137,24 @@ def bench(
         feature, encoded = reference.feature(tx), time.perf_counter()
         return plain.sample_hoisted(reference, feature, tp, tz).numpy(), encoded
 
-    def fusedx() -> tuple[np.ndarray, float]:
-        feature, encoded = encoder.run(x)["feature"], time.perf_counter()
-        return chains.run({"prior": prior, "feature": feature}, z[:, None], keep=False).scores[0], encoded
+    def engine(name: str, plan: Plan) -> Callable[[], tuple[np.ndarray, float]]:
+        def run() -> tuple[np.ndarray, float]:
+            feature, encoded = encoder.run(x)["feature"], time.perf_counter()
+            done = chains.run({"prior": prior, "feature": feature}, z[:, None], keep=False, plan=plan)
+            reads[name] = float(done.work.sweeps.mean())
+            return done.scores[0], encoded
 
-    contenders: dict[str, Callable[[], tuple[np.ndarray, float]]] = {"released": released, "hoisted": hoisted, "fusedx": fusedx}
+        return run
+
+    costs = measured.costs("fp32", model.manifest.network.feature_dim)
+    reads = {"released": float(steps), "hoisted": float(steps)}
+    contenders: dict[str, Callable[[], tuple[np.ndarray, float]]] = {"released": released, "hoisted": hoisted}
+    contenders["stepwise"] = engine("stepwise", SEQUENTIAL)
+    contenders["fusedx"] = engine("fusedx", costs.choose(Sampler("auto"), steps=steps, chains=batch))
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     chain_only: dict[str, list[float]] = {name: [] for name in contenders}
     final: dict[str, np.ndarray] = {}
-    hoisted(), fusedx()  # warm caches, thread pools and allocators; the released form shares torch's
+    hoisted(), contenders["stepwise"](), contenders["fusedx"]()  # warm caches, pools and allocators; the released form shares torch's
     for _ in range(rounds):
         for name, run in contenders.items():
             started = time.perf_counter()
@@ -157,7 +169,7 @@ def bench(
         median = statistics.median(seconds[name])
         ratio = statistics.median(a / b for a, b in zip(seconds["released"], seconds[name], strict=True))
         step = statistics.median(chain_only[name]) / steps
-        rate = 2 * 6144 * 6144 * 4 / step / 1e9
+        rate = 2 * 6144 * 6144 * 4 * reads[name] / steps / step / 1e9
         error = float(np.linalg.norm(final[name] - expected) / np.linalg.norm(expected))
         row = {"batch": batch, "steps": steps, "contender": name, "seconds": seconds[name], "ms_per_step": step * 1e3}
         rows.append(row | {"x_released": ratio, "gb_s": rate, "error": error})

@@ -67,7 +67,8 @@ inline void prefetch_tables(const Layer& layer, int64_t first_row, int64_t rows,
     const int64_t at = panel * kPanel;
     for (int64_t row = first_row; row < first_row + rows; ++row) {
         if (row > first_row && layer.t[row] == layer.t[row - 1]) continue;
-        for (const float* table : {layer.a + layer.t[row] * layer.a_stride, layer.c + layer.t[row] * layer.c_stride}) {
+        const float* const tables[] = {layer.a + layer.t[row] * layer.a_stride, layer.c + layer.t[row] * layer.c_stride};
+        for (const float* table : tables) {
             __builtin_prefetch(table + at, 0, 2);
             __builtin_prefetch(table + at + kPanel / 2, 0, 2);
         }
