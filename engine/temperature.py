@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +12,8 @@ from fusedx.kernels.softmax import softmax
 
 #: What a fit may give.  Beyond, all classes are equally likely or one is certain.
 LEAST, MOST = 1e-3, 1e3
+#: A mean negative log likelihood beyond this is no measurement.
+MOST_NLL = 1e18
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +47,8 @@ class Temperature:
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ConfigError(f"temperature.{name} must be from 0 to 1, got {getattr(self, name)!r:.100}")
         for name in ("nll_before", "nll_after"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0.0):
-                raise ConfigError(f"temperature.{name} must be a number from 0, got {getattr(self, name)!r:.100}")
+            if not 0.0 <= getattr(self, name) <= MOST_NLL:
+                raise ConfigError(f"temperature.{name} must be from 0 to {MOST_NLL:g}, got {getattr(self, name)!r:.100}")
         require_int("temperature.draws", self.draws, 1, MAX_DRAWS)
         require_int("temperature.seed", self.seed, 0, MAX_SEED)
         for name, known in (("start", STARTS), ("solver", SOLVERS)):

@@ -116,6 +116,7 @@ def test_json(same_verdict, tmp_path):
 @pytest.mark.parametrize("family", ["v1", "v2"])
 def test_manifests(family, originals, same_verdict, tmp_path):  # noqa: F811
     whole = json.loads((originals[family] / "manifest.json").read_text())
+    whole |= {"temperature": models.TEMPERATURE, "precision_evidence": models.EVIDENCE}
     texts = [json.dumps(whole), *cases_of(models.test_manifest_that_is_not_plain_json)]
     for change, reasons in cases_of(models.test_manifest_that_says_something_else):
         if "singular" in reasons:  # a matter of the coefficients, which C++ looks at when it opens the whole model

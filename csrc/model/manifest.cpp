@@ -6,6 +6,7 @@
 
 #include "error.hpp"
 #include "model/json.hpp"
+#include "model/measurements.hpp"
 #include "model/record.hpp"
 #include "model/text.hpp"
 
@@ -15,7 +16,7 @@ namespace {
 
 constexpr const char* kFormat = "fusedx-compiled-model";
 constexpr uint64_t kFormatVersion = 1;
-constexpr uint64_t kMaxClasses = 1000, kMaxDraws = 1 << 16, kMaxFileBytes = uint64_t{1} << 50;
+constexpr uint64_t kMaxClasses = 1000, kMaxFileBytes = uint64_t{1} << 50;
 
 const std::vector<std::string> kPrecisions(std::begin(kWeightFormats), std::end(kWeightFormats));
 
@@ -106,8 +107,7 @@ std::map<std::string, FileEntry> entries(const Record& manifest, const char* key
     for (const json::Member& member : manifest.members(key)) {
         const Record record(member.value, manifest.place(key) + "." + quoted(member.key), {"sha256", "bytes"});
         FileEntry entry{record.text("sha256"), record.whole("bytes", 0, kMaxFileBytes)};
-        if (entry.sha256.size() != 64 || entry.sha256.find_first_not_of("0123456789abcdef") != std::string::npos)
-            throw Malformed("not a SHA-256 in hexadecimal: " + quoted(entry.sha256));
+        if (!is_sha256(entry.sha256)) throw Malformed("not a SHA-256 in hexadecimal: " + quoted(entry.sha256));
         out.emplace(member.key, std::move(entry));
     }
     return out;
@@ -172,8 +172,8 @@ Manifest manifest(const json::Value& value) {
     for (const json::Member& version : record.members("versions")) to_text(version.value, "manifest.versions." + quoted(version.key));
     m.notes = record.texts("notes");
     record.members("metrics");
-    for (const char* key : {"temperature", "precision_evidence"})  // null is as good as absent
-        if (const json::Value* given = record.find(key); given && !given->get<json::Null>()) record.members(key);
+    check_temperature(record, m.task);
+    check_precision_evidence(record, m.precision, m.encoder_precision);
     m.default_sampler = record.text("default_sampler", "auto");
     require_one_of("default_sampler", m.default_sampler, {"auto", "sequential", "parallel"});
     m.self_test = self_test(record, m.network.num_classes);
@@ -195,6 +195,8 @@ void check_version(const json::Value& value) {
 }
 
 }  // namespace
+
+bool is_sha256(const std::string& text) { return text.size() == 64 && text.find_first_not_of("0123456789abcdef") == std::string::npos; }
 
 Manifest parse_manifest(std::string_view text) {
     json::Value value;

@@ -1,7 +1,7 @@
 // manifest.json, validated once: what engine/manifest.py accepts and refuses, for the same reasons.
 //
-// Some things are left out.  `metrics` and `versions` are for people, `temperature` and `precision_evidence` for the Python package:
-// they are checked as far as their type goes and not kept.  Whether the sampler can run the
+// Some things are left out.  `metrics` and `versions` are for people: they are checked as far as their type goes and not kept; nor are
+// `temperature` and `precision_evidence`, which the Python package acts upon (measurements.hpp).  Whether the sampler can run the
 // schedule is asked of the coefficients in denoiser.safetensors, because nothing here derives a schedule.
 #pragma once
 
@@ -32,6 +32,10 @@ struct Schedule {
     double beta_start = 0, beta_end = 0;
     int64_t train_timesteps = 0, steps = 0;
 };
+
+constexpr uint64_t kMaxDraws = 1 << 16;
+
+bool is_sha256(const std::string& text);  // as 64 lower-case hexadecimal digits
 
 struct FileEntry {
     std::string sha256;  // 64 lower-case hexadecimal digits

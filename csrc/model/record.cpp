@@ -66,24 +66,25 @@ uint64_t Record::whole(const char* key, uint64_t low, uint64_t high, uint64_t ot
 
 double Record::real(const char* key) const { return to_real(*find(key), place(key)); }
 
-static const json::Array& list(const json::Value* value, const std::string& where) {
+const json::Array& Record::items(const char* key) const {
     static const json::Array none;
+    const json::Value* value = find(key);
     if (!value) return none;
     const auto* items = value->get<json::Array>();
-    if (!items) throw Malformed(where + " must be a list, got " + value->type());
+    if (!items) wrong_type(place(key), "a list", *value);
     return *items;
 }
 
 std::vector<std::string> Record::texts(const char* key) const {
     std::vector<std::string> out;
-    for (const json::Value& item : list(find(key), place(key)))
+    for (const json::Value& item : items(key))
         out.push_back(to_text(item, place(key) + "[" + std::to_string(out.size()) + "]"));
     return out;
 }
 
 std::vector<double> Record::reals(const char* key) const {
     std::vector<double> out;
-    for (const json::Value& item : list(find(key), place(key)))
+    for (const json::Value& item : items(key))
         out.push_back(to_real(item, place(key) + "[" + std::to_string(out.size()) + "]"));
     return out;
 }

@@ -25,6 +25,7 @@ public:
     double real(const char* key) const;
     std::vector<std::string> texts(const char* key) const;
     std::vector<double> reals(const char* key) const;
+    const json::Array& items(const char* key) const;     // of a list, empty where absent
     const json::Object& members(const char* key) const;  // of an object, empty where absent
 
 private:

@@ -163,12 +163,22 @@ def test_manifest_round_trip(family, originals):
 
 
 TEMPERATURE = {"value": 0.5, "images": 9, "held_out": 8, "ece_before": 0.4, "ece_after": 0.1, "nll_before": 1.2, "nll_after": 0.8}
+_JUDGED = {
+    "encoder_precision": "fp32", "cost_bytes": 5, "pictures": 40, "label_changes": 1, "label_change_bound": 0.1, "mean_shift": 0.01,
+    "mean_shift_bound": 0.02, "shift_95": 0.05, "largest_shift": 0.1,
+}  # fmt: skip
+EVIDENCE = {
+    "pictures": 40, "pictures_sha256": "0a" * 32, "range_pictures": 3, "draws": 1, "seed": 0, "confidence": 0.95, "max_label_change": 0.2,
+    "max_probability_shift": 0.03, "computed_by": "native", "left_out": ["bf16: no kernel"],
+    "candidates": [_JUDGED | {"precision": "int8", "verdict": "failed", "mean_shift_bound": 0.04}, _JUDGED | {"precision": "fp32", "verdict": "passed"}],
+}  # fmt: skip
 
 
-def test_a_temperature_survives(originals):
-    data = json.loads((originals["v1"] / "manifest.json").read_text()) | {"temperature": TEMPERATURE}
+def test_measurements_survive(originals):
+    data = json.loads((originals["v1"] / "manifest.json").read_text()) | {"temperature": TEMPERATURE, "precision_evidence": EVIDENCE}
     manifest = Manifest.from_json(json.dumps(data))
     assert manifest.temperature is not None and manifest.temperature.value == 0.5
+    assert manifest.precision_evidence is not None and manifest.precision_evidence.chosen.precision == "fp32"
     assert Manifest.from_json(manifest.to_json()) == manifest
 
 
@@ -232,7 +242,15 @@ def put(place: list[str], key: str, value):
         (put([], "temperature", 0.5), ["manifest.temperature must be an object"]),
         (put([], "temperature", TEMPERATURE | {"value": 0}), ["temperature.value must be from"]),
         (put([], "temperature", TEMPERATURE | {"bins": 15}), ["manifest.temperature has an unknown key 'bins'"]),
+        (put([], "temperature", TEMPERATURE | {"nll_before": 10**60}), ["temperature.nll_before must be from"]),
+        (put([], "temperature", TEMPERATURE | {"solver": "ddim"}), ["temperature.solver_steps goes with"]),
+        (put([], "temperature", TEMPERATURE | {"solver_steps": 5}), ["temperature.solver_steps goes with"]),
         (lambda m: m.update(temperature=TEMPERATURE, task="multilabel"), ["one label a picture"]),
+        (lambda m: m.update(precision_evidence=EVIDENCE, precision="int8"), ["not that of a model with weights in int8"]),
+        (put([], "precision_evidence", EVIDENCE | {"candidates": []}), ["it chose nothing"]),
+        (put([], "precision_evidence", EVIDENCE | {"pictures": 39}), ["judged by more pictures"]),
+        (put([], "precision_evidence", EVIDENCE | {"max_label_change": 0.05}), ["verdict is not what its figures say"]),
+        (put([], "precision_evidence", EVIDENCE | {"confidence": 1.5}), ["precision_evidence.confidence must be from 0 to 1"]),
         (put(["self_test"], "seed", -1), ["self_test.seed"]),
         (put(["schedule"], "beta_end", 0.03), ["coefficients differ"]),
         (put([], "default_draws", 0), ["default_draws"]),
