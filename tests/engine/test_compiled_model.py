@@ -170,7 +170,10 @@ _JUDGED = {
 EVIDENCE = {
     "pictures": 40, "pictures_sha256": "0a" * 32, "range_pictures": 3, "draws": 1, "seed": 0, "confidence": 0.95, "max_label_change": 0.2,
     "max_probability_shift": 0.03, "computed_by": "native", "left_out": ["bf16: no kernel"],
-    "candidates": [_JUDGED | {"precision": "int8", "verdict": "failed", "mean_shift_bound": 0.04}, _JUDGED | {"precision": "fp32", "verdict": "passed"}],
+    "candidates": [
+        _JUDGED | {"precision": "int8", "verdict": "failed", "mean_shift_bound": 0.04},
+        _JUDGED | {"precision": "fp32", "verdict": "passed"},
+    ],
 }  # fmt: skip
 
 
