@@ -8,7 +8,10 @@ import pytest
 
 from fusedx.engine import processor
 
-X86 = "processor\t: 0\nmodel\t\t: 17\nmodel name\t: Some CPU: 9000 @ 3 GHz\nflags\t\t: fpu avx2\nvmx flags\t: ept\n\nprocessor\t: 1\nmodel name\t: other\n"
+X86 = (
+    "processor\t: 0\nmodel\t\t: 17\nmodel name\t: Some CPU: 9000 @ 3 GHz\nflags\t\t: fpu avx2\nvmx flags\t: ept\n\n"
+    "processor\t: 1\nmodel name\t: other\n"
+)
 ARM = "processor\t: 0\nFeatures\t: fp asimd\n\nModel\t\t: A board\n"
 
 
