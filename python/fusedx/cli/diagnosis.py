@@ -78,22 +78,15 @@ def sampler() -> dict[str, Any]:
     from fusedx.engine.backends.native import why_not
     from fusedx.engine.manifest import PRECISIONS
     from fusedx.engine.sampler import measured
-    from fusedx.engine.sampling import Sampler
 
     found: dict[str, Any] = {"reason": why_not(), "width": measured.WIDTHS[-1], "steps": 250, "source": None, "plans": []}
     if found["reason"]:
         return found
     for precision in PRECISIONS:
         costs = measured.costs(precision, found["width"])
-        plan = costs.choose(Sampler(), steps=250, chains=1)
-        fast = costs.choose(Sampler("parallel"), steps=250, chains=1)
+        sequential, parallel, plan = costs.outlook(found["steps"], chains=1)
         found["source"] = costs.source
-        found["plans"].append({
-            "precision": precision,
-            "sequential": costs.sequential(250, 1),
-            "parallel": costs.parallel(250, 1, fast.rows),
-            "auto": "sequential" if plan.sequential else f"parallel, {plan.rows} rows a sweep",
-        })  # fmt: skip
+        found["plans"].append({"precision": precision, "sequential": sequential, "parallel": parallel, "auto": str(plan)})
     return found
 
 
