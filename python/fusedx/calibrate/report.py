@@ -107,9 +107,8 @@ def calibrate(
 
     ConfigError where labels are too few, or pictures, or a picture has two labels.
     """
-    multilabel = model.manifest.task == "multilabel"
     labelled = sum(label is not None for label in listed.labels)
-    if labelled and multilabel:
+    if labelled and model.manifest.task == "multilabel":
         raise ConfigError("labels calibrate a model with one label a picture; this one is multi-label: leave --labels out")
     if labelled:
         temperature.require(labelled)  # before any work; again when it is known how many of them are different and can be read
@@ -128,7 +127,7 @@ def calibrate(
         pictures=len(found),
         pictures_sha256=found.sha256,
         skipped=found.skipped,
-        curve=curve.measure(found, model.manifest.schedule.steps, multilabel),
+        curve=curve.measure(found, model.manifest.schedule.steps, model.manifest.task),
         temperature=fitted,
         no_temperature=why_not,
     )
