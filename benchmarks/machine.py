@@ -8,12 +8,14 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from fusedx.engine import processor
+
 
 def describe() -> dict[str, str]:
     """Name -> text, in print order."""
     return {
         "processor": _processor(),
-        "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
+        "cores": str(processor.usable()),
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",
         "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         "versions": versions("numpy", "torch", "openvino"),
@@ -68,21 +70,10 @@ def versions(*packages: str) -> str:
 
 
 def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith(("model name", "Model")):
-                flags = [f for f in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8") if f in _flags()]
-                return f"{line.split(':', 1)[1].strip()} ({', '.join(flags)})"
-    except OSError:
-        pass
-    return platform.processor() or "unknown"
-
-
-def _flags() -> set[str]:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("flags"):
-            return set(line.split(":", 1)[1].split())
-    return set()
+    have = processor.flags()
+    flags = [f for f in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8") if f in have]
+    name = processor.name()
+    return f"{name} ({', '.join(flags)})" if name else platform.processor() or "unknown"
 
 
 def _commit() -> str:

@@ -99,7 +99,11 @@ class Engine:
         began = time.perf_counter()
         encoded = self.encoder.run(images)
         encoder_done = time.perf_counter()
-        keys = digests()
+        results = self.answer(encoded, digests(), sampling)
+        return results, {"encoder": encoder_done - began, "chain": time.perf_counter() - encoder_done}
+
+    def answer(self, encoded: Encoded, keys: list[str], sampling: Sampling) -> list[Result]:
+        """The chains alone, of images that are encoded already.  keys: their digests."""
 
         def run(which: list[int], first: int, count: int) -> Chains:
             """Draws first .. first + count - 1 of some images, as one batch of rows."""
@@ -109,8 +113,7 @@ class Engine:
             return self._run(part, np.stack(own, axis=2), sampling, keep=False, plan=plan)
 
         drawn = draw_all(len(keys), sampling, self.draw_blocks, run)
-        results = [self._result(encoded, i, own) for i, own in enumerate(drawn)]
-        return results, {"encoder": encoder_done - began, "chain": time.perf_counter() - encoder_done}
+        return [self._result(encoded, i, own) for i, own in enumerate(drawn)]
 
     def _run(self, encoded: Encoded, noise: np.ndarray, sampling: Sampling, *, keep: bool, plan: Plan) -> Chains:
         """noise [T,D,B,C]: the chains of a block of draws, as they are published or by a solver."""

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from interpreted import Beside
+
+if TYPE_CHECKING:
+    from click.testing import Result
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = ROOT / "tests" / "golden"
@@ -58,3 +63,19 @@ def small_model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
     path = tmp_path_factory.mktemp("model") / "small.fusedx"
     fusedx.compile_checkpoint(request.getfixturevalue("small_checkpoint"), path)
     return path
+
+
+@pytest.fixture
+def invoke() -> Callable[..., Result]:
+    """invoke(arguments...) -> the result of a command run inside this process, which saves starting Python again."""
+    from click.testing import CliRunner
+
+    from fusedx.cli import commands
+
+    def finished(*arguments: object) -> Result:
+        done = CliRunner().invoke(commands, [str(a) for a in arguments])
+        if done.exception and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        return done
+
+    return finished

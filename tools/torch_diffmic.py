@@ -167,13 +167,11 @@ class ConditionalLinear(nn.Module):
         return self.embed(t) * self.lin(x)
 
 
-class ConditionalDenoiser(nn.Module):
-    """The noise in y_t [B,C], given the image x [B,3,224,224], the step t [B] and the prior p [B,C]."""
+class DenoiserLayers(nn.Module):
+    """What v1 and v2 have in common behind the image feature: three layers of width F, and the projection to C classes."""
 
-    def __init__(self, num_classes: int, feature_dim: int, width: int = 64) -> None:
-        super().__init__()
-        self.encoder_x = holder(f=resnet(18, width, pool=True), g=nn.Linear(8 * width, feature_dim))
-        self.norm = nn.BatchNorm1d(feature_dim)
+    def add_layers(self, num_classes: int, feature_dim: int) -> None:
+        """Last in the state dict, after what a subclass has of its own."""
         self.lin1 = ConditionalLinear(2 * num_classes, feature_dim)
         self.unetnorm1 = nn.BatchNorm1d(feature_dim)
         self.lin2 = ConditionalLinear(feature_dim, feature_dim)
@@ -182,15 +180,29 @@ class ConditionalDenoiser(nn.Module):
         self.unetnorm3 = nn.BatchNorm1d(feature_dim)
         self.lin4 = nn.Linear(feature_dim, num_classes)
 
+    def layers(self, x: Tensor, f: Tensor, t: Tensor) -> Tensor:
+        """State and prior side by side x [R,2C], feature f [R,F], step t [R] -> [R,C]."""
+        u = F.softplus(self.unetnorm1(self.lin1(x, t))) * f
+        u = F.softplus(self.unetnorm2(self.lin2(u, t)))
+        u = F.softplus(self.unetnorm3(self.lin3(u, t)))
+        return self.lin4(u)
+
+
+class ConditionalDenoiser(DenoiserLayers):
+    """The noise in y_t [B,C], given the image x [B,3,224,224], the step t [B] and the prior p [B,C]."""
+
+    def __init__(self, num_classes: int, feature_dim: int, width: int = 64) -> None:
+        super().__init__()
+        self.encoder_x = holder(f=resnet(18, width, pool=True), g=nn.Linear(8 * width, feature_dim))
+        self.norm = nn.BatchNorm1d(feature_dim)
+        self.add_layers(num_classes, feature_dim)
+
     def feature(self, x: Tensor) -> Tensor:
         """[B,F]; depends on neither y nor t."""
         return self.norm(self.encoder_x.g(self.encoder_x.f(x).flatten(1)))
 
     def eps(self, f: Tensor, y: Tensor, t: Tensor, p: Tensor) -> Tensor:
-        u = F.softplus(self.unetnorm1(self.lin1(torch.cat([y, p], 1), t))) * f
-        u = F.softplus(self.unetnorm2(self.lin2(u, t)))
-        u = F.softplus(self.unetnorm3(self.lin3(u, t)))
-        return self.lin4(u)
+        return self.layers(torch.cat([y, p], 1), f, t)
 
     def forward(self, x: Tensor, y: Tensor, t: Tensor, p: Tensor) -> Tensor:
         """As released: the image feature is computed again at every call."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from torch_diffmic import PATCHES, TRAIN_STEPS, ConditionalLinear, holder, linear_schedule, resnet
+from torch_diffmic import PATCHES, TRAIN_STEPS, DenoiserLayers, holder, linear_schedule, resnet
 
 POINTS = 6   # side of the map = distinct distances |i-j|
 # How many of the 36 points have each distance.
@@ -51,7 +51,7 @@ class VisionTrunk(nn.Module):
         return x.mean(1)
 
 
-class Denoiser(nn.Module):
+class Denoiser(DenoiserLayers):
     """Image trunk, region trunk, fusion, and the denoiser of a point of the map."""
 
     def __init__(self, num_classes: int, feature_dim: int, width: int, vit_width: int, vit_depth: int) -> None:
@@ -61,13 +61,7 @@ class Denoiser(nn.Module):
         self.encoder_x_l = holder(f=resnet(18, width, pool=True), g=nn.Linear(8 * width, feature_dim))
         self.norm_l = nn.BatchNorm1d(feature_dim)
         self.cond_weight = nn.Parameter(torch.zeros(1, feature_dim, PATCHES + 1))
-        self.lin1 = ConditionalLinear(2 * num_classes, feature_dim)
-        self.unetnorm1 = nn.BatchNorm1d(feature_dim)
-        self.lin2 = ConditionalLinear(feature_dim, feature_dim)
-        self.unetnorm2 = nn.BatchNorm1d(feature_dim)
-        self.lin3 = ConditionalLinear(feature_dim, feature_dim)
-        self.unetnorm3 = nn.BatchNorm1d(feature_dim)
-        self.lin4 = nn.Linear(feature_dim, num_classes)
+        self.add_layers(num_classes, feature_dim)
 
     def fused(self, image: Tensor, regions: Tensor) -> Tensor:
         """Trunk outputs [B,vit_width], [B,6,8*width] -> [B,F]."""
@@ -78,10 +72,7 @@ class Denoiser(nn.Module):
 
     def eps(self, f: Tensor, y: Tensor, t: Tensor, m: Tensor) -> Tensor:
         """Points y [R,C] with the prior map's values m [R,C] there; the prior comes first, unlike in v1."""
-        u = F.softplus(self.unetnorm1(self.lin1(torch.cat([m, y], 1), t))) * f
-        u = F.softplus(self.unetnorm2(self.lin2(u, t)))
-        u = F.softplus(self.unetnorm3(self.lin3(u, t)))
-        return self.lin4(u)
+        return self.layers(torch.cat([m, y], 1), f, t)
 
     def published(self) -> dict[str, Tensor]:
         """The state dict as a checkpoint has it."""

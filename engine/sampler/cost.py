@@ -72,13 +72,7 @@ class Costs:
             return SEQUENTIAL
         return Plan(best, variant, least_gain=self.evaluation(best) / self.evaluation(chains))
 
-    def table(self, steps: int, chains: tuple[int, ...] = (1, 2, 4, 16)) -> str:
-        """What ``auto`` would do, for people: a line for each number of chains that run together."""
-        lines = [f"{'chains':>6} {'sequential':>12} {'parallel':>12}  auto"]
-        for n in chains:
-            plan = self.choose(Sampler(), steps=steps, chains=n)
-            wish = self.choose(Sampler("parallel"), steps=steps, chains=n)
-            fast = self.parallel(steps, n, wish.rows)
-            chosen = "sequential" if plan.sequential else f"parallel, {plan.rows} rows a sweep"
-            lines.append(f"{n:6} {self.sequential(steps, n) * 1e3:9.1f} ms {fast * 1e3:9.1f} ms  {chosen}")
-        return "\n".join(lines)
+    def outlook(self, steps: int, chains: int) -> tuple[float, float, Plan]:
+        """Seconds of a sequential run and of the best parallel one, and what ``auto`` would do."""
+        best = self.choose(Sampler("parallel"), steps=steps, chains=chains)
+        return self.sequential(steps, chains), self.parallel(steps, chains, best.rows), self.choose(Sampler(), steps=steps, chains=chains)

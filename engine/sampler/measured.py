@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fusedx.engine import processor
 from fusedx.engine.cache_folder import cache_folder, write_whole
 from fusedx.engine.errors import ConfigError
 from fusedx.engine.sampler.cost import GAIN, Costs
@@ -49,16 +50,7 @@ def this_machine() -> Machine:
     from fusedx.kernels import native_module
 
     module = native_module.require("sampler costs")
-    return Machine(processor(), module.isa(), module.threads())
-
-
-def processor() -> str:
-    """The processor's name as the system gives it, or an empty text."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
-    except OSError:
-        return ""
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(("model name", "Model"))), "")
+    return Machine(processor.name(), module.isa(), module.threads())
 
 
 def costs(precision: str, width: int, machine: Machine | None = None) -> Costs:

@@ -20,5 +20,8 @@ class Plan:
     def sequential(self) -> bool:
         return self.rows <= 1
 
+    def __str__(self) -> str:
+        return "sequential" if self.sequential else f"parallel, {self.rows} rows a sweep"
+
 
 SEQUENTIAL = Plan()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -26,6 +25,7 @@ from fusedx.log import follow_environment, log
 from fusedx.opening import find_device, open_engine
 from fusedx.prediction import Failure, Prediction
 from fusedx.preparation import Item, Preparation, preprocess
+from fusedx.stream import in_batches
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -92,11 +92,6 @@ def load(
         compiled.path, gpu or "cpu", how["encoder"], how["encoder_precision"], how["backend"], how["precision"],
     )  # fmt: skip
     return model
-
-
-def usable_processors() -> int:
-    """Processors that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Settings(TypedDict, total=False):
@@ -212,7 +207,8 @@ class Model:
         batch_size = require_int("batch_size", batch_size, 1, 1 << 20)
         if isinstance(sources, (str, bytes, bytearray, os.PathLike, np.ndarray)):
             raise ConfigError("stream takes an iterable of pictures; use classify for one")
-        return self._stream(iter(sources), batch_size, self.sampling(**sampling))
+        settings = self.sampling(**sampling)
+        return in_batches(iter(sources), batch_size, self._item_or_failure, lambda batch: self._answers(batch, settings))
 
     def trace(
         self,
@@ -327,6 +323,12 @@ class Model:
             predictions.append(result)
         return predictions
 
+    def _answers(self, batch: list[Item | Failure], sampling: Sampling) -> list[Prediction | Failure]:
+        """What a picture was read as -> what is said of it, each in its place."""
+        good = [item for item in batch if isinstance(item, Item)]
+        results = iter(self._results(good, sampling) if good else ())
+        return [item if isinstance(item, Failure) else next(results) for item in batch]
+
     def _results(self, items: list[Item], sampling: Sampling) -> list[Prediction | Failure]:
         self._check_process()
         images, digests = self._preparation.stage(items)
@@ -337,42 +339,6 @@ class Model:
             self._prediction(item, sha256, result, share, sampling)
             for item, sha256, result in zip(items, digests(), results, strict=True)
         ]
-
-    def _stream(self, sources: Iterator[Source], batch_size: int, sampling: Sampling) -> Iterator[Prediction | Failure]:
-        workers = min(batch_size, usable_processors())
-        with ThreadPoolExecutor(workers, thread_name_prefix="fusedx-read") as pool:
-            broken: list[Exception] = []
-
-            def submit() -> list[Future[Item | Failure]]:
-                """Start reading the next batch.  A source that raises ends the stream, after what it gave has been yielded."""
-                futures: list[Future[Item | Failure]] = []
-                try:
-                    while not broken and len(futures) < batch_size:
-                        source = next(sources)
-                        if isinstance(source, (str, os.PathLike)):
-                            futures.append(pool.submit(self._item_or_failure, source))
-                        else:  # in memory already, and its owner may change it once we go on
-                            futures.append(Future())
-                            futures[-1].set_result(self._item_or_failure(source))
-                except StopIteration:
-                    pass
-                except Exception as error:
-                    broken.append(error)
-                return futures
-
-            try:
-                ahead = submit()
-                while ahead:
-                    batch = [future.result() for future in ahead]
-                    ahead = submit()
-                    good = [item for item in batch if isinstance(item, Item)]
-                    predictions = iter(self._results(good, sampling) if good else ())
-                    for item in batch:
-                        yield item if isinstance(item, Failure) else next(predictions)
-            finally:
-                pool.shutdown(wait=True, cancel_futures=True)
-        if broken:
-            raise broken[0]
 
     def _prediction(
         self, item: Item, sha256: str, r: Result, share: dict[str, float], sampling: Sampling

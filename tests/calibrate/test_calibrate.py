@@ -8,30 +8,16 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 from PIL import Image
 
 import fusedx
 from fusedx.calibrate import answers, pictures, report
-from fusedx.cli import commands
 from fusedx.demo import IMAGES
 from fusedx.engine.sampling import Sampling
-
-
-@pytest.fixture
-def invoke() -> Callable[..., Result]:
-    def finished(*arguments: object) -> Result:
-        done = CliRunner().invoke(commands, [str(a) for a in arguments])
-        if done.exception and not isinstance(done.exception, SystemExit):
-            raise done.exception
-        return done
-
-    return finished
 
 
 @pytest.fixture(scope="module")
@@ -222,6 +208,24 @@ def test_too_few_labels_are_said_before_any_work(small_model: Path, photos: Path
     monkeypatch.setattr(report.answers, "collect", None)
     with pytest.raises(fusedx.ConfigError, match="at least 40 different pictures with labels .* got 1"):
         report.calibrate(model, report.settings(model, ["ddim"], [1], draws=None, seed=None, start=None), listed)
+
+
+@pytest.mark.parametrize("labels", ["the model's", "another class"])
+def test_the_curve_is_kept_where_no_temperature_fits(labels: str, model_copy: Path, photos: Path, tmp_path: Path, invoke) -> None:
+    """Minutes of work are not thrown away for labels, which the curve does not need."""
+    names = [f"{'deeper/' if i % 2 else ''}{i:02d}.png" for i in range(48)]
+    said = fusedx.load(model_copy).classify([photos / name for name in names])
+    given = [p.index if labels == "the model's" else int(np.argmin(p.scores)) for p in said]
+    with open(tmp_path / "labels.csv", "w", newline="") as file:
+        csv.writer(file).writerows([("path", "label"), *zip(names, given, strict=True)])
+    before, out = digests(model_copy), tmp_path / "curve"
+    line = ("calibrate", model_copy, "--images", photos, "--labels", tmp_path / "labels.csv", "--solvers", "ddim", "--steps", 1)
+    done = invoke(*line, "-o", out, "--store", "--json")
+    words = "right about all of the 24" if labels == "the model's" else "no better than chance"
+    assert done.exit_code == 2 and words in done.stderr and "stored" not in done.stderr and digests(model_copy) == before
+    document = json.loads((out / "curve.json").read_text())
+    assert len(document["rows"]) == 3 and document["temperature"] is None and words in document["no_temperature"]
+    assert json.loads(done.stdout) == document and sorted(digests(out)) == ["curve.csv", "curve.json", "curve.png"]
 
 
 def test_results_replace_results(small_model: Path, photos: Path, tmp_path: Path, invoke) -> None:

@@ -8,9 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
-from fusedx.cli import commands
 from fusedx_process import PICTURE, PICTURES, command, environment
 
 Run = Callable[..., subprocess.CompletedProcess]
@@ -41,16 +39,3 @@ def folder(tmp_path: Path) -> Path:
     (made / "notes.txt").write_text("not a picture")
     (made / ".hidden.png").write_bytes(b"junk")
     return made
-
-
-@pytest.fixture
-def invoke() -> Callable[..., Result]:
-    """invoke(arguments...) -> the result of a command run inside this process, which saves starting Python again."""
-
-    def finished(*arguments: object) -> Result:
-        done = CliRunner().invoke(commands, [str(a) for a in arguments])
-        if done.exception and not isinstance(done.exception, SystemExit):
-            raise done.exception
-        return done
-
-    return finished

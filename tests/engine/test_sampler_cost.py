@@ -72,10 +72,11 @@ def test_the_library_chooses_likewise(precision: str) -> None:
             assert (plan.rows if not plan.sequential else 0, plan.least_gain) == (rows, pytest.approx(least))
 
 
-def test_the_table_names_each_choice() -> None:
-    text = FLAT.table(250)
-    assert "parallel, 64 rows a sweep" in text and len(text.splitlines()) == 5
-    assert "sequential" in STEEP.table(250).splitlines()[1]
+def test_the_outlook_names_the_choice() -> None:
+    sequential, parallel, plan = FLAT.outlook(250, chains=1)
+    assert parallel < sequential == 250.0 and str(plan) == "parallel, 64 rows a sweep"
+    sequential, parallel, plan = STEEP.outlook(250, chains=1)
+    assert parallel > sequential and str(plan) == "sequential"
 
 
 @pytest.mark.parametrize("wish", [

@@ -123,6 +123,22 @@ bool same_bits(const std::vector<double>& a, const std::vector<double>& b) {
     return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(double)) == 0;
 }
 
+// What a run looks at: `cancelled` is set when it polls for the `at`-th time.
+struct Watch {
+    int at, polls = 0;
+    std::atomic<bool> cancelled{true};
+
+    static void poll(void* context) {
+        Watch& watch = *static_cast<Watch*>(context);
+        if (++watch.polls == watch.at) watch.cancelled = true;
+    }
+    RunOptions options() {
+        RunOptions made;
+        made.cancelled = &cancelled, made.poll = poll, made.poll_context = this;
+        return made;
+    }
+};
+
 }  // namespace
 
 TEST(every_format_and_instruction_set_gives_the_same_bits) {
@@ -185,14 +201,10 @@ TEST(a_cancelled_run_stops_and_the_chain_lives_on) {
     const Chain chain(model.view);
     const Case one(model, 2, 4);
     const std::vector<double> expected = one.run(chain);
-    std::atomic<bool> cancelled{true};
-    RunOptions options;
-    options.cancelled = &cancelled;
+    Watch watch{7};
+    RunOptions options = watch.options();
     REFUSED(one.run(chain, options), "cancelled before step 1 of 50");
-    cancelled = false;
-    struct At { std::atomic<bool>* flag; int steps; } at{&cancelled, 0};
-    options.poll = [](void* context) { At& a = *static_cast<At*>(context); if (++a.steps == 7) *a.flag = true; };
-    options.poll_context = &at;
+    watch.cancelled = false;
     REFUSED(one.run(chain, options), "cancelled before step 8 of 50");
     try {
         one.run(chain, options);
@@ -201,8 +213,8 @@ TEST(a_cancelled_run_stops_and_the_chain_lives_on) {
     }
     CHECK(same_bits(one.run(chain), expected));
 
-    cancelled = false;
-    std::thread other([&] { cancelled = true; });  // from another thread, at any moment
+    watch.cancelled = false;
+    std::thread other([&] { watch.cancelled = true; });  // from another thread, at any moment
     options.poll = nullptr;
     try {
         while (true) one.run(chain, options);
@@ -292,17 +304,14 @@ TEST(a_cancelled_sweep_stops_and_the_chain_lives_on) {
     const Chain chain(model.view);
     const Case one(model, 1, 2);
     const std::vector<double> expected = one.run(chain);
-    std::atomic<bool> cancelled{true};
-    RunOptions options;
-    options.cancelled = &cancelled, options.rows = 16;
+    Watch watch{4};
+    RunOptions options = watch.options();
+    options.rows = 16;
     REFUSED(one.run(chain, options), "cancelled before step 1 of 50");
-    cancelled = false;
-    struct At { std::atomic<bool>* flag; int sweeps; } at{&cancelled, 0};
-    options.poll = [](void* context) { At& a = *static_cast<At*>(context); if (++a.sweeps == 4) *a.flag = true; };
-    options.poll_context = &at;
+    watch.cancelled = false;
     REFUSED(one.run(chain, options), "cancelled before step ");
-    CHECK(at.sweeps == 4);
-    options.poll = [](void*) { throw Error(Status::internal, "as asked"); }, cancelled = false;
+    CHECK(watch.polls == 4);
+    options.poll = [](void*) { throw Error(Status::internal, "as asked"); }, watch.cancelled = false;
     REFUSED(one.run(chain, options), "as asked");
     options.poll = nullptr;
     CHECK(same_bits(one.run(chain, options), expected));

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fusedx.calibrate.pictures import Listed
-from fusedx.engine.encoder import Encoder
-from fusedx.engine.engine import Engine
-from fusedx.engine.errors import ConfigError, InputError
+from fusedx.engine.errors import ConfigError
 from fusedx.engine.limits import MAX_SEED
 from fusedx.engine.sampling import Sampling
+from fusedx.prediction import Failure
 from fusedx.preparation import Item
 
 if TYPE_CHECKING:
@@ -51,37 +50,19 @@ class Answers:
         return hashlib.sha256(b"".join(bytes.fromhex(digest) for digest in sorted(self.digests))).hexdigest()
 
 
-class _Once:
-    """An encoder that keeps its last answer: the chains of all settings follow from one run of it."""
-
-    def __init__(self, encoder: Encoder) -> None:
-        self.name, self.precision = encoder.name, encoder.precision
-        self._encoder = encoder
-        self._images: np.ndarray | None = None
-        self._encoded: Mapping[str, np.ndarray] = {}
-
-    def run(self, images: np.ndarray) -> Mapping[str, np.ndarray]:
-        """See :class:`fusedx.engine.encoder.Encoder`."""
-        if images is not self._images:
-            self._images, self._encoded = images, self._encoder.run(images)
-        return self._encoded
-
-
 def collect(model: Model, listed: Listed, settings: list[Sampling], batch_size: int, advance: Advance) -> Answers:
     """Run all pictures through all settings.  Files that cannot be read, and repeated pictures, are skipped and named.
 
     ConfigError where fewer than :data:`FEWEST` are left, or where one picture has two labels.
     """
-    own = model._engine
-    engine = Engine(own.network, own.schedule, own.task, _Once(own.encoder), own.chains, own.costs)
     scores: list[list[np.ndarray]] = [[] for _ in settings]
     probabilities: list[list[np.ndarray]] = [[] for _ in settings]
     labels: dict[str, int] = {}
     skipped: list[str] = []
     for items, found in _batches(model, listed, batch_size, skipped, advance):
         images, digests = model._preparation.stage(items)
-        keys = digests()
-        results = [engine.predict(images, lambda keys=keys: keys, setting)[0] for setting in settings]  # type: ignore[misc]
+        encoded, keys = model._engine.encoder.run(images), digests()
+        results = [model._engine.answer(encoded, keys, setting) for setting in settings]
         for i, item in enumerate(items):
             if not all(of[i].finite for of in results):
                 skipped.append(f"{item.source}: the model's weights overflow on this image")
@@ -106,10 +87,10 @@ def _batches(
         for first in range(0, len(listed.paths), batch_size):
             paths, labels = listed.paths[first : first + batch_size], listed.labels[first : first + batch_size]
             items, found = [], []
-            for path, label, item in zip(paths, labels, pool.map(lambda path: _read(model, path), paths), strict=True):
+            for path, label, item in zip(paths, labels, pool.map(model._item_or_failure, paths), strict=True):
                 known = -1 if label is None else label
-                if isinstance(item, str):
-                    skipped.append(item)
+                if isinstance(item, Failure):
+                    skipped.append(item.message)
                 elif (digest := item.data[1]) not in seen:
                     seen[digest] = known
                     items.append(item)
@@ -121,13 +102,6 @@ def _batches(
             if items:
                 yield items, found
             advance(len(paths))
-
-
-def _read(model: Model, path: str) -> Item | str:
-    try:
-        return model._preparation.item(path, model.read_options, ahead=True)
-    except InputError as error:
-        return str(error)
 
 
 def another_seed(sampling: Sampling) -> Sampling:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from fusedx.agreement import changed, labels, shifts
 from fusedx.calibrate.answers import Answers
 from fusedx.engine.sampling import Sampling
 from fusedx.statistics import wilson
@@ -78,32 +79,24 @@ class Curve:
 ANOTHER_SEED = "published, another seed"
 
 
-def measure(answers: Answers, steps: int, multilabel: bool) -> Curve:
+def measure(answers: Answers, steps: int, task: str) -> Curve:
     """answers: of the published chain, of the same with another seed, and of the solvers.  steps: of the published chain."""
-    published, floor, *points = (_point(answers, i, setting, steps, multilabel) for i, setting in enumerate(answers.settings))
+    published, floor, *points = (_point(answers, i, setting, steps, task) for i, setting in enumerate(answers.settings))
     return Curve(published, floor, points)
 
 
-def _point(answers: Answers, i: int, setting: Sampling, steps: int, multilabel: bool) -> Point:
-    p, reference = answers.probabilities[i], answers.probabilities[0]
+def _point(answers: Answers, i: int, setting: Sampling, steps: int, task: str) -> Point:
     taken = setting.solver_steps or steps
     known = answers.labels >= 0
     right = Share.of_(answers.scores[i].argmax(1)[known] == answers.labels[known]) if known.any() else None
-    shift = np.abs(p - reference).max(axis=1)
+    shift = shifts(answers.probabilities[i], answers.probabilities[0])
     name = ANOTHER_SEED if i == 1 else setting.solver
     return Point(
         solver=name,
         steps=taken,
         evaluations=taken * int(setting.draws),
-        agree=Share.of_(_same(answers.scores[i], answers.scores[0], multilabel)),
+        agree=Share.of_(~changed(labels(answers.scores[i], task), labels(answers.scores[0], task))),
         mean_shift=float(shift.mean()),
         shift_95=float(np.quantile(shift, 0.95)),
         right=right,
     )
-
-
-def _same(scores: np.ndarray, reference: np.ndarray, multilabel: bool) -> np.ndarray:
-    """bool [n]: the class of the largest score, or for multi-label tasks every class on the same side of one half."""
-    if multilabel:
-        return ((scores > 0.5) == (reference > 0.5)).all(axis=1)
-    return np.asarray(scores.argmax(1) == reference.argmax(1))

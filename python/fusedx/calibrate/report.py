@@ -39,6 +39,7 @@ class Calibration:
     """What was measured.
 
     runtime: what computed.  sampling: of the published chain.  pictures: how many, and ``pictures_sha256`` which; skipped: a reason a file.
+    temperature: None without labels, or where none fits them, and then ``no_temperature`` says why.
     """
 
     model: str
@@ -50,6 +51,7 @@ class Calibration:
     skipped: list[str]
     curve: Curve
     temperature: Temperature | None
+    no_temperature: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -68,6 +70,7 @@ class Calibration:
             "skipped": self.skipped,
             "rows": [point.row() for point in self.points],
             "temperature": self.temperature and asdict(self.temperature),
+            "no_temperature": self.no_temperature,
         }
 
     @property
@@ -100,15 +103,22 @@ def calibrate(
     batch_size: int = 16,
     advance: Advance = lambda done: None,
 ) -> Calibration:
-    """Run the pictures through the settings, and say what follows; a temperature where they have labels."""
-    multilabel = model.manifest.task == "multilabel"
+    """Run the pictures through the settings, and say what follows; a temperature where they have labels that one fits.
+
+    ConfigError where labels are too few, or pictures, or a picture has two labels.
+    """
     labelled = sum(label is not None for label in listed.labels)
-    if labelled and multilabel:
+    if labelled and model.manifest.task == "multilabel":
         raise ConfigError("labels calibrate a model with one label a picture; this one is multi-label: leave --labels out")
     if labelled:
         temperature.require(labelled)  # before any work; again when it is known how many of them are different and can be read
     found = answers.collect(model, listed, chosen, batch_size, advance)
-    fitted = temperature.measure(found, 0, chosen[0]) if labelled else None
+    fitted, why_not = None, None
+    if labelled:
+        try:
+            fitted = temperature.measure(found, 0, chosen[0])
+        except ConfigError as error:  # the curve needs no labels
+            why_not = str(error)
     return Calibration(
         model=model.manifest_path.parent.name,
         model_sha256=model.digest,
@@ -117,8 +127,9 @@ def calibrate(
         pictures=len(found),
         pictures_sha256=found.sha256,
         skipped=found.skipped,
-        curve=curve.measure(found, model.manifest.schedule.steps, multilabel),
+        curve=curve.measure(found, model.manifest.schedule.steps, model.manifest.task),
         temperature=fitted,
+        no_temperature=why_not,
     )
 
 

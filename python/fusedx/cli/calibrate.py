@@ -11,6 +11,7 @@ import click
 from fusedx.cli import exits, progress
 from fusedx.cli.options import device_options, json_option, open_model, picture_options
 from fusedx.cli.text import printable, table
+from fusedx.engine.errors import ConfigError
 from fusedx.engine.limits import MAX_DRAWS, MAX_SEED, MAX_SOLVER_STEPS, SOLVERS, STARTS
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def command(
     With --labels, half of the pictures fit a temperature and the other half judges it. --store writes it into the model,
     whose digest changes, since the manifest does; --calibrated applies it, and nothing does unless asked.
 
-    Exit status: 0 all done, 1 some files could not be used, 2 could not run.
+    Exit status: 0 all done, 1 some files could not be used, 2 could not run, or no temperature fits the labels.
 
     \b
     fusedx calibrate aptos.fusedx --images validation/ -o curve
@@ -98,6 +99,8 @@ def command(
         click.echo(f"{printable(str(target))}: {report.CURVE_CSV}, {report.CURVE_JSON}, {report.CURVE_PNG}", err=True)
     if digest:
         click.echo(f"stored in {printable(model)}, whose digest is now {digest}; its other files are unchanged", err=True)
+    if found.no_temperature:
+        raise ConfigError(found.no_temperature)
     ctx.exit(exits.SOME_FAILED if found.skipped else exits.DONE)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import fusedx
 from fusedx.cli.gpu import gpu
 from fusedx.cli.packages import packages, problem_of
+from fusedx.engine import processor
 
 _FLAGS = (
     "sse4_2 avx f16c fma avx2 avx_vnni avx512f avx512vl avx512bw avx512_vnni avx512_bf16 avx512_fp16 amx_tile amx_bf16 amx_int8 "
@@ -68,12 +69,8 @@ def _tried(section: Callable[[], Any]) -> Any:
 
 
 def cpu() -> dict[str, Any]:
-    text = Path("/proc/cpuinfo").read_text(errors="replace") if Path("/proc/cpuinfo").is_file() else ""
-    model = re.search(r"^(?:model name|Model)\s*:\s*(.+)$", text, re.M)
-    flags = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", text, re.M)
-    have = set(flags[1].split()) if flags else set()
-    name = model[1] if model else platform.processor() or "unknown"
-    return {"model": name, "instruction_sets": [flag for flag in _FLAGS if flag in have]}
+    have = processor.flags()
+    return {"model": processor.name() or platform.processor() or "unknown", "instruction_sets": [f for f in _FLAGS if f in have]}
 
 
 def sampler() -> dict[str, Any]:
@@ -81,22 +78,15 @@ def sampler() -> dict[str, Any]:
     from fusedx.engine.backends.native import why_not
     from fusedx.engine.manifest import PRECISIONS
     from fusedx.engine.sampler import measured
-    from fusedx.engine.sampling import Sampler
 
     found: dict[str, Any] = {"reason": why_not(), "width": measured.WIDTHS[-1], "steps": 250, "source": None, "plans": []}
     if found["reason"]:
         return found
     for precision in PRECISIONS:
         costs = measured.costs(precision, found["width"])
-        plan = costs.choose(Sampler(), steps=250, chains=1)
-        fast = costs.choose(Sampler("parallel"), steps=250, chains=1)
+        sequential, parallel, plan = costs.outlook(found["steps"], chains=1)
         found["source"] = costs.source
-        found["plans"].append({
-            "precision": precision,
-            "sequential": costs.sequential(250, 1),
-            "parallel": costs.parallel(250, 1, fast.rows),
-            "auto": "sequential" if plan.sequential else f"parallel, {plan.rows} rows a sweep",
-        })  # fmt: skip
+        found["plans"].append({"precision": precision, "sequential": sequential, "parallel": parallel, "auto": str(plan)})
     return found
 
 
@@ -164,14 +154,13 @@ def dicom() -> dict[str, Any]:
 
 
 def threads() -> dict[str, Any]:
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     quota = Path("/sys/fs/cgroup/cpu.max")
     limit, period = (quota.read_text().split() + [""])[:2] if quota.is_file() else ("max", "")
     from fusedx.kernels import native_module
 
     return {
         "processors": os.cpu_count(),
-        "allowed": allowed,
+        "allowed": processor.usable(),
         "cgroup_limit": None if limit == "max" else round(int(limit) / int(period), 2),
         "native": native_module.native.threads() if native_module.native is not None else None,
         "FUSEDX_THREADS": os.environ.get("FUSEDX_THREADS"),

@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 
 from fusedx.compiler.calibration import FEWEST, MOST, picture_files
+from fusedx.engine import processor
 from fusedx.engine.errors import ConfigError, InputError
 from fusedx.engine.manifest import IMAGE_SIZE
 from fusedx.engine.preprocess import normalize, to_square_uint8
 from fusedx.inputs import ReadOptions, read
-from fusedx.model import usable_processors
 
 #: Files that are read side by side, and seconds between two lines of progress within one stage.
 _BLOCK, EVERY = 64, 10.0
@@ -99,7 +99,7 @@ def read_pictures(
     done = counter(progress, "reading the calibration pictures", len(files), "files")
     kept: dict[str, tuple[int, str]] = {}  # digest -> (row of pixels, name)
     skipped: list[str] = []
-    with (scratch / "pixels").open("wb") as file, ThreadPoolExecutor(usable_processors(), thread_name_prefix="fusedx-read") as pool:
+    with (scratch / "pixels").open("wb") as file, ThreadPoolExecutor(processor.usable(), thread_name_prefix="fusedx-read") as pool:
         for start in range(0, len(files), _BLOCK):
             done(start)
             block = files[start : start + _BLOCK]

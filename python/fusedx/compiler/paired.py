@@ -1,8 +1,4 @@
-"""One model against another on the same pictures with the same noise: whose label changes, and by how much probabilities shift.
-
-The label of a multi-class model is the class of its largest score.  A multi-label model has one label a class, probability above 0.5 or
-not, and a picture's label changes where any of them does.  A picture's shift is the largest difference of a class's probability, 0 to 1.
-"""
+"""One model against another on the same pictures with the same noise: labels and shifts as fusedx/agreement.py has them."""
 
 from __future__ import annotations
 
@@ -12,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fusedx import agreement
 from fusedx.compiler.bounds import mean_bound, most_events, rate_bound
 from fusedx.compiler.candidates import Candidate
 from fusedx.compiler.gate_pictures import Pictures
@@ -33,7 +30,7 @@ Done = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """Of n pictures.  probabilities float64 [n,C]; labels [n,1] (class) or, multi-label, [n,C] (0 or 1); finite bool [n]."""
+    """Of n pictures.  probabilities float64 [n,C]; labels as of :func:`fusedx.agreement.labels`; finite bool [n]."""
 
     probabilities: np.ndarray
     labels: np.ndarray
@@ -85,9 +82,8 @@ def joined(parts: Iterable[Answers]) -> Answers:
 
 
 def _answers(results: list[Result], task: str) -> Answers:
-    probabilities = np.stack([r.probabilities for r in results])
-    labels = probabilities > 0.5 if task == "multilabel" else np.array([[r.index] for r in results])
-    return Answers(probabilities, labels, np.array([r.finite for r in results]))
+    labels = agreement.labels(np.stack([r.scores for r in results]), task)
+    return Answers(np.stack([r.probabilities for r in results]), labels, np.array([r.finite for r in results]))
 
 
 def judge(
@@ -102,8 +98,8 @@ def judge(
     for part in parts:
         here = slice(len(shift), len(shift) + len(part))
         with np.errstate(invalid="ignore"):
-            differs = (part.labels != right.labels[here]).any(axis=1)
-            shifted = np.abs(part.probabilities - right.probabilities[here]).max(axis=1)
+            differs = agreement.changed(part.labels, right.labels[here])
+            shifted = agreement.shifts(part.probabilities, right.probabilities[here])
         changed = np.concatenate([changed, np.where(part.finite, differs, True)])
         shift = np.concatenate([shift, np.where(part.finite, shifted, 1.0)])
         # Labels that changed stay changed, and a sum of shifts only grows.

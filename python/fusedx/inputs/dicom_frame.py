@@ -30,7 +30,7 @@ def decode_frame(
     """
     try:
         decoder = get_decoder(element.syntax)
-    except NotImplementedError:
+    except NotImplementedError:  # how pydicom says that it knows no such transfer syntax
         raise InputError("unsupported", f"{name}: transfer syntax {element.syntax.name}") from None
     options = _options(dataset, header, element)
     if not element.syntax.is_encapsulated:
