@@ -21,6 +21,7 @@ LONGEST = (
     "kernels/triton/test_interpreted.py",
     "engine/cuda/test_cuda_model.py",
     "test_c_api.py",
+    "engine/cuda/test_cuda_parallel.py",
     "kernels/triton_frames/test_resize_triton.py",
     "compiler/test_quantize.py",
     "compiler/test_precision_gate.py",
@@ -48,8 +49,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if workers(config):
-        place = {ROOT / "tests" / name: i for i, name in enumerate(LONGEST)}
-        items.sort(key=lambda item: place.get(item.path, len(LONGEST)))
+        place = {(ROOT / "tests" / name).resolve(strict=True): i for i, name in enumerate(LONGEST)}
+        items.sort(key=lambda item: place.get(item.path.resolve(), len(LONGEST)))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
