@@ -54,7 +54,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """What tests with the parameter ``interpreted_file`` wait for begins now; a worker has its neighbours beside it, and begins at the test."""
+    """What tests with the parameter ``interpreted_file`` wait for begins now; a worker, which has neighbours, begins at the test."""
     if workers(session.config):
         return
     calls = [item.callspec for item in session.items if hasattr(item, "callspec")]
