@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 SECONDS_EACH ?= 600
+WORKERS ?= 2
 PIP = $(BIN)/python -m pip --disable-pip-version-check
 # What an editable install does not pick up by itself.
 BUILD = pyproject.toml setup.py CMakeLists.txt $(wildcard csrc/CMakeLists.txt csrc/*/* csrc/include/*/* kernels/CMakeLists.txt kernels/*/*.cpp kernels/*/*.hpp)
@@ -13,7 +14,7 @@ demo: $(VENV)/.demo  ## classify shipped pictures and a real photograph; picture
 	$(BIN)/fusedx demo
 
 test: $(VENV)/.test  ## the whole test suite
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 wheel-check:  ## sdist -> wheel -> clean environment -> demo
 	$(PYTHON) tools/check_wheel.py
@@ -47,7 +48,7 @@ $(VENV)/.demo: $(VENV)/.made $(BUILD)
 	touch $@
 
 $(VENV)/.test: $(VENV)/.made $(BUILD)
-	$(PIP) install -q -e '.[test]'
+	$(PIP) install -q --no-compile -e '.[test]'  # of torch and the rest, tests import a part
 	touch $@
 
 clean:

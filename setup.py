@@ -51,6 +51,9 @@ class BuildNative(build_ext):
             raise SystemExit(f"FUSEDX_NATIVE={mode}: expected 0 (off), 1 (required) or unset (best effort)")
         info = {"native": False, "reason": "switched off by FUSEDX_NATIVE=0", "compiler": None, "isas": []}
         in_tree = self.inplace or self.editable_mode
+        folder = ROOT / "python" / "fusedx" if in_tree else Path(self.build_lib) / "fusedx"
+        if getattr(self, "made_in", None) == folder:
+            return  # a wheel asks twice: what kind it is, and for what it holds
         built: list[Path] = []
         if mode != "0":
             try:
@@ -61,11 +64,11 @@ class BuildNative(build_ext):
                     raise SystemExit(f"fusedx: the native module is required (FUSEDX_NATIVE=1) and {error}") from None
                 print(f"fusedx: installing without the native module: {error}", file=sys.stderr, flush=True)
                 info["reason"] = error.public()
-        folder = ROOT / "python" / "fusedx" if in_tree else Path(self.build_lib) / "fusedx"
         try:
             self.made = place(built, info, folder) + cuda_kernels(os.environ.get("FUSEDX_CUDA", ""), folder)
         except OSError as error:  # nothing at all can be installed there, native or not
             raise SystemExit(f"fusedx: cannot write the package: {error}") from None
+        self.made_in = folder
         if not built:
             self.distribution.ext_modules = None  # nothing here depends on the platform: see BuildWheel
 

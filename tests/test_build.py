@@ -136,6 +136,29 @@ def test_pure_wheel_fits_every_platform(tree):
     assert json.loads(zipfile.ZipFile(wheel).read("fusedx/_build_info.json"))["native"] is False
 
 
+FAKE_CMAKE = """#!/bin/sh
+echo "$1" >> "$PWD/calls"
+if [ "$1" = --build ]; then
+  : > "$2/_native.so"; : > "$2/csrc/libfusedx.so.1"
+else
+  mkdir -p "$4/csrc/python/CMakeFiles/_native.dir"; echo '{"compiler": "none", "isas": []}' > "$4/built_with.json"
+fi
+"""
+
+
+def test_a_wheel_compiles_once(tree):
+    """setuptools forgets that build_ext ran; what was built in the tree is not what a wheel holds."""
+    first = broken_cmake(tree, FAKE_CMAKE)
+    for commands, compilations in ((["bdist_wheel"], 1), (["build_ext", "--inplace", "bdist_wheel"], 2)):
+        (tree / "calls").write_text("")
+        result = build(tree, *commands, native="1", first=first)
+        assert result.returncode == 0, result.stderr
+        assert (tree / "calls").read_text().split() == ["-S", "--build"] * compilations
+        (wheel,) = (tree / "dist").iterdir()
+        assert not wheel.name.endswith("-any.whl") and "fusedx/_native.so" in zipfile.ZipFile(wheel).namelist()
+        shutil.rmtree(tree / "dist"), shutil.rmtree(tree / "build")
+
+
 def test_sdist_holds_real_folders_and_all_sources(tree):
     result = build(tree, "sdist")
     assert result.returncode == 0, result.stderr

@@ -9,13 +9,14 @@ pictures are in the wheel, and that running needs none of torch, onnx and the so
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 import venv
 import zipfile
 from pathlib import Path
-from shutil import which
 
 ROOT = Path(__file__).resolve().parents[1]
 MUST_HOLD = (
@@ -34,12 +35,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         builder, user = (make_environment(folder / name) for name in ("builder", "user"))
-        run([builder, "-m", "pip", "install", "-q", "build"], folder, environment)
-        compiler = which(environment.get("CXX", "c++"))
+        # Sources alone, and a folder of their own: an installation from the tree may be under way.
+        made = (".*", "venv", "build", "dist", "demo-output", "__pycache__", "*.so", "*.egg-info", "_build_info.json")
+        tree = shutil.copytree(ROOT, folder / "tree", symlinks=True, ignore=shutil.ignore_patterns(*made))
+        # What pyproject.toml asks for and nothing else, as `build` would install it by itself: once for the sdist, again for the wheel.
+        requires = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
+        run([builder, "-m", "pip", "install", "-q", "--no-compile", "build", *requires], folder, environment)
+        compiler = shutil.which(environment.get("CXX", "c++"))
         if compiler:
             environment["FUSEDX_NATIVE"] = "1"  # where it can be built, failing to build it is a failure
-        # `build` without arguments makes the wheel from the sdist, not from the tree.
-        run([builder, "-m", "build", "--outdir", folder / "dist", ROOT], folder, environment)
+        tools = environment | {"PATH": os.pathsep.join([str(builder.parent), environment.get("PATH", "")])}
+        # `build` without --sdist or --wheel makes the wheel from the sdist, not from the tree.
+        run([builder, "-m", "build", "--no-isolation", "--outdir", folder / "dist", tree], folder, tools)
         (wheel,) = (folder / "dist").glob("*.whl")
         with zipfile.ZipFile(wheel) as archive:
             names = set(archive.namelist())

@@ -28,7 +28,8 @@ from fusedx.engine.errors import CheckpointError, FusedxError
 FUZZ = settings(derandomize=True, max_examples=80, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 
 #: What a payload would leave; of this process alone, so that runs side by side cannot fool each other.
-MARKER = Path(tempfile.gettempdir()) / f"fusedx-marker-{os.getpid()}"
+# It is in the names of tests, and all workers of a session must see the same ones.
+MARKER = Path(tempfile.gettempdir()) / f"fusedx-marker-{os.environ.get('PYTEST_XDIST_TESTRUNUID', os.getpid())}"
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,8 @@
-"""Builds of the C++ tests: one folder for each choice of sanitizers, made once a session."""
+"""Builds of the C++ tests: one folder for each choice of sanitizers, made once a session, whichever of its workers asks first."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -12,7 +13,6 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 _ENVIRONMENT = os.environ | {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])}
-_folders: dict[str, Path] = {}  # of each kind; what several files of tests need is compiled once
 
 
 def missing_tool() -> str | None:
@@ -27,12 +27,16 @@ def build(temporary: pytest.TempPathFactory, sanitize: str, *targets: str) -> Pa
     """Folder of the built programs.  Debug with -O1: what sanitizers recommend, and half the time of an optimised build."""
     flags = ["-DCMAKE_BUILD_TYPE=Debug", "-DCMAKE_CXX_FLAGS=-O1", f"-DFUSEDX_SANITIZE={sanitize}"]
     flags += ["-DFUSEDX_PYTHON=OFF", "-DFUSEDX_TESTS=ON"]
-    if sanitize not in _folders:
-        folder = temporary.mktemp(sanitize.replace(",", "-"))
-        _command("cmake", "-G", "Ninja", "-S", ROOT, "-B", folder, *flags)
-        _folders[sanitize] = folder
-    _command("ninja", "-C", _folders[sanitize], *targets)
-    return _folders[sanitize] / "tests"
+    session = temporary.getbasetemp()
+    session = session.parent if "PYTEST_XDIST_WORKER" in os.environ else session  # each worker has a folder of its own in it
+    folder = session / f"build-{sanitize}"
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "build.ninja").exists():
+            _command("cmake", "-G", "Ninja", "-S", ROOT, "-B", folder, *flags)
+        _command("ninja", "-C", folder, *targets)
+    return folder / "tests"
 
 
 def _command(*command: object) -> None:
