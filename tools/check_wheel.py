@@ -40,7 +40,7 @@ def main() -> None:
         tree = shutil.copytree(ROOT, folder / "tree", symlinks=True, ignore=shutil.ignore_patterns(*made))
         # What pyproject.toml asks for and nothing else, as `build` would install it by itself: once for the sdist, again for the wheel.
         requires = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
-        run([builder, "-m", "pip", "install", "-q", "--no-compile", "build", *requires], folder, environment)
+        run([builder, "-m", "pip", "install", "-q", "build", *requires], folder, environment)
         compiler = shutil.which(environment.get("CXX", "c++"))
         if compiler:
             environment["FUSEDX_NATIVE"] = "1"  # where it can be built, failing to build it is a failure
