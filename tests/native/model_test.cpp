@@ -111,11 +111,15 @@ TEST(what_newer_models_say_of_their_sampling) {
     REFUSED(with("\"default_sampler\": 1"), "default_sampler");
     for (const char* key : {"temperature", "precision_evidence"}) {
         const std::string name = std::string("\"") + key + "\": ";
-        CHECK(with(name + "{\"a\": [1, {\"b\": 0.5}]}").default_sampler == "auto");
+        REFUSED(with(name + "{\"a\": [1, {\"b\": 0.5}]}"), "unknown key 'a'");
         CHECK(with(name + "null").default_sampler == "auto");
         REFUSED(with(name + "1.5"), key);
         REFUSED(with(name + "[]"), key);
     }
+    const std::string fitted =
+        "\"images\": 9, \"held_out\": 8, \"ece_before\": 0.4, \"ece_after\": 0.1, \"nll_before\": 1, \"nll_after\": 0.8}";
+    CHECK(with("\"temperature\": {\"value\": 0.5, " + fitted).default_sampler == "auto");
+    REFUSED(with("\"temperature\": {\"value\": 0, " + fitted), "temperature.value");
 }
 
 TEST(a_model_opens_and_can_be_moved) {
